@@ -1,0 +1,182 @@
+"""wam eval: success rates of a policy in closed loop, with intervals, on initial states that training never saw.
+
+Example:
+    wam eval runs/mt10 --tasks mt10 --episodes 50 --workers 2 --out runs/eval/mt10
+    wam eval --policy constant-hold --tasks mt10 --episodes 50 --out runs/eval/hold
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import tyro
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from wam.data.files import write_atomic
+from wam.evaluate.provenance import Provenance
+from wam.evaluate.report import Report, write_report
+from wam.evaluate.results import EpisodeRecord
+from wam.evaluate.runner import Episode, Films, Setup, run_episodes
+from wam.evaluate.sources import MetaWorldSource, PolicyKind, PolicySource, Wording
+from wam.evaluate.summary import Summary, markdown, rich_table, summarise
+from wam.robot.embodiment import Embodiment
+from wam.sim.looks import Look
+from wam.sim.tasks import SPLITS, TASKS, expand
+
+SUMMARY, TABLE, PAGE = "summary.json", "summary.md", "report.html"
+
+
+@dataclass(frozen=True)
+class Loop:
+    """How a trained policy runs; passed to `wam.engine.load_policy`."""
+
+    steps: int = 4
+    """Denoising steps per chunk."""
+    solver: Literal["euler", "unipc"] = "euler"
+    guidance: float = 1.0
+    """Classifier-free guidance scale; 1 = off."""
+    video_final: float = 0.0
+    """Noise level at which the video stops: 0 = dream in full, 1 = leave it noise and denoise the actions only."""
+    memory: Literal["slide", "none"] = "slide"
+    """"slide" remembers the last chunks, "none" starts anew from the present frame at every chunk."""
+    execute: int | None = None
+    """Control steps to execute of every chunk; the whole chunk when left out."""
+    decode_video: bool = False
+    """Decode the dream into pictures, so that films show it (slower)."""
+
+
+@dataclass(frozen=True)
+class Eval:
+    """Success rates of a policy in closed loop, with intervals.
+
+    Every finished episode is one line of OUT/episodes.jsonl; a stopped evaluation goes on when the same command is given
+    again. OUT also receives summary.json, summary.md and report.html. All policies see the same initial states.
+
+    Example: wam eval runs/mt10 --tasks mt10 --episodes 50 --workers 2 --out runs/eval/mt10
+    """
+
+    out: Path
+    """Folder of the results."""
+    checkpoint: tyro.conf.Positional[Path | None] = None
+    """Folder written by `wam train`; left out for the baselines."""
+    policy: PolicyKind = "wam"
+    """A checkpoint, or a baseline: "constant-hold" (the floor) or "expert" (the ceiling)."""
+    tasks: tuple[str, ...] = ("mt10",)
+    """Task names or groups (mt10, mt50, easy, medium, hard, very-hard, ml45-train, heldout-tasks)."""
+    split: Literal["test", "val", "train"] = "test"
+    """Which initial states: unseen ones to report (test) or to choose a checkpoint by (val), or those of the training data."""
+    episodes: int = 50
+    """Episodes per task: the first so many initial states of the split."""
+    look: Look = "train"
+    """What the scene looks like; all but "train" are held out."""
+    wording: Wording = "canonical"
+    """The sentence of the task, or one that training data never uses."""
+    max_env_steps: int = 500
+    """Simulator steps until an episode has failed."""
+    loop: tyro.conf.OmitArgPrefixes[Loop] = Loop()
+    workers: int = 2
+    """Processes, each with its own policy and one thread; the results do not depend on their number."""
+    film_failures: int = 0
+    """Keep films of so many failures of every task."""
+    film_successes: int = 0
+    """Keep films of so many successes of every task."""
+    label: str = ""
+    """How tables call this policy; the name of the checkpoint when left out."""
+    json: bool = False
+    """Print one line of JSON at the end."""
+
+    def source(self) -> PolicySource:
+        """Raises ValueError when the policy needs a checkpoint and has none, or the other way round."""
+        options = dataclasses.asdict(self.loop) if self.policy == "wam" else {}
+        return PolicySource(self.policy, self.checkpoint, options)
+
+    def plan(self) -> list[Episode]:
+        """Task by task, so that a worker seldom changes its environment. Raises ValueError for an unknown task."""
+        split = SPLITS[self.split]
+        return [Episode(task, split.seed(index)) for task in expand(self.tasks) for index in range(self.episodes)]
+
+    def describe(self, embodiment: Embodiment) -> dict[str, Any]:
+        """Everything that decides the outcome; two runs with the same description may share a folder."""
+        return {
+            **self.source().describe(),
+            "label": self.label,
+            "tasks": list(expand(self.tasks)),
+            "split": self.split,
+            "episodes": self.episodes,
+            "look": self.look,
+            "wording": self.wording,
+            "max_env_steps": self.max_env_steps,
+            "control_hz": embodiment.control_hz,
+        }
+
+
+def main(config: Eval) -> None:
+    """Run what is missing, then summarise."""
+    if config.episodes < 1:
+        raise ValueError(f"--episodes is {config.episodes}; expected at least 1 per task")
+    console = Console(stderr=True)
+    embodiment = config.source().embodiment()
+    described, episodes = config.describe(embodiment), config.plan()
+    setup = Setup(
+        make_env=MetaWorldSource(config.look, config.wording, embodiment),
+        load_policy=config.source(),
+        max_env_steps=config.max_env_steps,
+        embodiment=embodiment,
+    )
+    records = _run(config, episodes, setup, described, console)
+    groups = {name: task.difficulty for name, task in TASKS.items()}
+    summary = summarise(records, groups, described, Provenance.here(), planned=len(episodes))
+    _write(summary, records, config.out, embodiment)
+    console.print(rich_table(summary))
+    console.print(f"{config.out}: {SUMMARY}, {TABLE}, {PAGE}")
+    if config.json:
+        print(json.dumps(summary.to_dict()))
+
+
+def _run(
+    config: Eval, episodes: Sequence[Episode], setup: Setup, described: dict[str, Any], console: Console
+) -> list[EpisodeRecord]:
+    """Run the plan under a progress bar that shows the success rate so far."""
+    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(TextColumn("{task.description}"), *columns, console=console) as progress:
+        bar = progress.add_task("loading", total=len(episodes))
+        successes = done = 0
+
+        def show(record: EpisodeRecord) -> None:
+            nonlocal successes, done
+            successes, done = successes + record.success, done + 1
+            text = f"{record.task}: {successes}/{done} solved so far ({100 * successes / done:.0f} %)"
+            progress.update(bar, advance=1, description=text)
+
+        return run_episodes(
+            episodes,
+            setup,
+            config.out,
+            described,
+            workers=config.workers,
+            films=Films(config.film_failures, config.film_successes),
+            on_episode=show,
+        )
+
+
+def _write(summary: Summary, records: Sequence[EpisodeRecord], out: Path, embodiment: Embodiment) -> None:
+    summary.write(out / SUMMARY)
+    text = markdown(summary)
+    write_atomic(out / TABLE, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    films = [out / record.video for record in records if record.video]
+    facts = {name: str(value) for name, value in summary.config.items() if value not in ("", [], {}, None)}
+    report = Report(summary.title, summary.provenance, summary=summary, films=films, facts=facts, embodiment=embodiment)
+    write_report(report, out / PAGE)
+
+
+if __name__ == "__main__":
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING)
+    main(tyro.cli(Eval, description=__doc__))

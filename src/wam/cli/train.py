@@ -1,0 +1,61 @@
+"""wam train: learn to imagine and to act from a LeRobot data set."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from pathlib import Path
+
+import torch
+import tyro
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from wam.train.build import build
+from wam.train.config import TrainConfig
+from wam.train.plot import plot_losses
+from wam.train.trainer import LOG, MODEL, Report
+
+
+def main(config: TrainConfig) -> None:
+    """Train; a run that was stopped continues, one that is finished says so."""
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    console = Console(stderr=True)
+    finished = config.out / MODEL / "config.json"
+    if finished.is_file():
+        console.print(f"{config.out}: already finished; give another --out, or delete {config.out / MODEL} to train on")
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as progress:
+        encoding = progress.add_task("encoding latents", total=None)
+        trainer = build(
+            config, progress=lambda done, total: progress.update(encoding, completed=done, total=total)
+        )
+        progress.remove_task(encoding)
+        if config.compile:
+            for block in trainer.bare.transformer.blocks:
+                block.compile()
+        training = progress.add_task("training", total=1.0)
+
+        def watch(report: Report) -> None:
+            text = f"step {report.step}  action {report.action:.4f}  video {report.video:.4f}"
+            progress.update(training, completed=report.spent, description=text)
+
+        trainer.run(watch)
+    plot_losses(config.out / LOG, config.out / "loss.png")
+    summary = {"model": str(config.out / MODEL), "steps": trainer.step, "seconds": round(trainer.seconds, 1)}
+    console.print(f"{config.out / MODEL}: {trainer.step} steps in {trainer.seconds / 60:.1f} min; see {config.out / 'loss.png'}")
+    if config.json:
+        print(json.dumps(summary))
+
+
+def cli(arguments: list[str] | None = None) -> None:
+    """Parse the command line and run."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    main(tyro.cli(TrainConfig, args=arguments, prog="wam train"))
+
+
+if __name__ == "__main__":
+    cli()

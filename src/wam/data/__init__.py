@@ -1,0 +1,1 @@
+"""Robot data in and out: LeRobot data sets, statistics, latent cache, windows."""

@@ -1,0 +1,286 @@
+"""Latents of a whole data set, computed once, so that training never runs the tokenizer.
+
+A training window may start at any row, so the cache holds two latents per row t of every episode (T rows):
+
+    anchor[t]   the frame at row t alone                            -> the first latent frame of a stream
+    group[t]    the four frames at rows t+s, t+2s, t+3s, t+4s       -> the latent frame that follows row t
+                encoded after the frame at row t; s = video_stride; rows past the end repeat the last frame
+
+A window that begins at row t0 is then anchor[t0], group[t0], group[t0 + 4s], group[t0 + 8s], ... This equals streaming
+the window through the tokenizer only if the tokenizer remembers nothing but the previous raw frame, as `NanoTokenizer`
+does; `encode_dataset` measures this on the first episode and refuses other tokenizers.
+
+Files of one cache (`DIRECTORY/KEY/`): `anchor.npy` and `group.npy`, float16 (rows, z, h, w), read through memory maps;
+`index.json`, written last: without it the cache is unfinished. Size: 8 KB per row for 16 x 8 x 16 latents.
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from wam.data.errors import MissingFileError, NonFiniteError, StaleCacheError, TokenizerMemoryError
+from wam.data.files import FolderLock, write_json
+from wam.data.lerobot_reader import LeRobotDataset
+from wam.encoders.video import FRAMES_PER_LATENT, VideoTokenizer, frames_to_video
+from wam.robot.canvas import compose
+from wam.robot.embodiment import Embodiment
+
+logger = logging.getLogger(__name__)
+
+ARRAYS = ("anchor", "group")
+INDEX, PROGRESS = "index.json", "progress.json"
+ROWS_PER_BLOCK = 1024
+"""Rows decoded at a time; after each block the files are flushed and the progress is noted."""
+MEMORY_TOLERANCE = 0.05
+"""Largest difference (latents have unit variance) between streaming two groups and encoding the second one alone."""
+
+
+@dataclass(frozen=True)
+class LatentCache:
+    """An opened cache; arrays are memory maps and count rows over the whole data set.
+
+    Args:
+        folder: where it lies.
+        key: hash of data set, tokenizer and embodiment.
+        dataset: fingerprint of the data set.
+        video_stride: rows between raw frames.
+        anchor: float16 (rows, z, h, w).
+        group: float16 (rows, z, h, w).
+    """
+
+    folder: Path
+    key: str
+    dataset: str
+    video_stride: int
+    anchor: np.ndarray
+    group: np.ndarray
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(z, h, w)."""
+        _, z, h, w = self.anchor.shape
+        return z, h, w
+
+    @classmethod
+    def open(cls, folder: Path, dataset: LeRobotDataset | None = None) -> "LatentCache":
+        """Open a finished cache.
+
+        Args:
+            folder: the folder `DIRECTORY/KEY`.
+            dataset: if given, refuse a cache of another data set.
+
+        Raises:
+            MissingFileError: there is no finished cache.
+            StaleCacheError: it was made from another data set, or its arrays do not fit its index.
+        """
+        path = folder / INDEX
+        if not path.is_file():
+            raise MissingFileError(f"{path}: no finished latent cache; run the encoding (again), it resumes")
+        index = json.loads(path.read_text(encoding="utf-8"))
+        anchor, group = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ARRAYS)
+        expected = (index["rows"], *index["latent"])
+        if anchor.shape != expected or group.shape != expected:
+            found = f"{anchor.shape} and {group.shape}"
+            raise StaleCacheError(f"{folder}: arrays are {found}, the index says {expected}; delete it, encode again")
+        if dataset is not None and dataset.meta.fingerprint != index["dataset"]:
+            raise StaleCacheError(
+                f"{folder}: made from data set {index['dataset']}, {dataset.root} is {dataset.meta.fingerprint}; "
+                "encode it again"
+            )
+        return cls(folder, index["key"], index["dataset"], index["video_stride"], anchor, group)
+
+
+def encode_dataset(
+    dataset: LeRobotDataset,
+    tokenizer: VideoTokenizer,
+    embodiment: Embodiment,
+    out_dir: Path,
+    batch: int = 64,
+    progress: Callable[[int, int], None] | None = None,
+    device: torch.device | str = "cpu",
+) -> LatentCache:
+    """Encode all episodes, or go on where an earlier call was cut off, or just open the finished cache.
+
+    Args:
+        dataset: source of the frames.
+        tokenizer: in evaluation mode, on `device`.
+        embodiment: cameras, canvas and video stride.
+        out_dir: parent of the cache folder; the folder is named by the key.
+        batch: rows per call of the tokenizer.
+        progress: called with (episodes done, episodes in all).
+        device: where the tokenizer is.
+
+    Raises:
+        MissingCameraError: the data set lacks a camera of the embodiment.
+        TokenizerMemoryError: the tokenizer remembers more than one frame (see the module).
+        NonFiniteError: a latent is NaN or infinite.
+    """
+    for camera in embodiment.cameras:
+        dataset.meta.require_camera(camera)
+    key = cache_key(dataset, tokenizer, embodiment)
+    folder = out_dir / key
+    if (folder / INDEX).is_file():
+        return LatentCache.open(folder, dataset)
+    with FolderLock(folder):
+        done = _episodes_done(folder)
+        total = dataset.num_episodes
+        logger.info("%s: encoding episodes %d to %d", folder, done, total - 1)
+        shape = check_memory(tokenizer, episode_canvases(dataset, embodiment, 0), embodiment.video_stride, device)
+        anchor, group = (_open_array(folder / f"{name}.npy", (dataset.num_rows, *shape), done) for name in ARRAYS)
+        for first, last in _blocks(dataset, done, ROWS_PER_BLOCK):
+            _encode_block(dataset, tokenizer, embodiment, range(first, last), batch, anchor, group, device)
+            anchor.flush()
+            group.flush()
+            write_json(folder / PROGRESS, {"episodes_done": last})
+            if progress is not None:
+                progress(last, total)
+        index = {
+            "key": key,
+            "dataset": dataset.meta.fingerprint,
+            "tokenizer": tokenizer_fingerprint(tokenizer),
+            "embodiment": embodiment.name,
+            "video_stride": embodiment.video_stride,
+            "rows": dataset.num_rows,
+            "latent": list(shape),
+        }
+        write_json(folder / INDEX, index)
+    return LatentCache.open(folder, dataset)
+
+
+def cache_key(dataset: LeRobotDataset, tokenizer: VideoTokenizer, embodiment: Embodiment) -> str:
+    """Hash of everything that the latents depend on."""
+    parts: dict[str, Any] = {
+        "dataset": dataset.meta.fingerprint,
+        "tokenizer": tokenizer_fingerprint(tokenizer),
+        "canvas": embodiment.canvas,
+        "view": (embodiment.view_height, embodiment.view_width),
+        "video_stride": embodiment.video_stride,
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def tokenizer_fingerprint(tokenizer: VideoTokenizer) -> str:
+    """Hash of class and weights of a tokenizer that is a torch module."""
+    if not isinstance(tokenizer, nn.Module):
+        raise TypeError(f"tokenizer is a {type(tokenizer).__name__}, expected a torch module, whose weights are hashed")
+    digest = hashlib.sha256(type(tokenizer).__name__.encode())
+    for name, value in sorted(tokenizer.state_dict().items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().reshape(-1).clone().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def episode_canvases(dataset: LeRobotDataset, embodiment: Embodiment, episode: int) -> np.ndarray:
+    """All frames of an episode as canvases: uint8 (T, H, W, 3)."""
+    views = {camera: dataset.frames(episode, camera) for camera in embodiment.cameras}
+    length = dataset.episode(episode).length
+    return np.stack([compose({name: view[t] for name, view in views.items()}, embodiment) for t in range(length)])
+
+
+def group_rows(row: np.ndarray, last: np.ndarray | int, video_stride: int) -> np.ndarray:
+    """Rows of the four raw frames that follow `row` (n,): (n, 4), held at `last`, the final row of the episode."""
+    steps = video_stride * np.arange(1, FRAMES_PER_LATENT + 1)
+    held: np.ndarray = np.minimum(row[:, None] + steps, np.asarray(last).reshape(-1, 1))
+    return held
+
+
+@torch.inference_mode()
+def check_memory(
+    tokenizer: VideoTokenizer, canvases: np.ndarray, video_stride: int, device: torch.device | str
+) -> tuple[int, int, int]:
+    """Latent shape (z, h, w). Raises TokenizerMemoryError if a group depends on more than the frame before it."""
+    starts = np.array([0, FRAMES_PER_LATENT * video_stride])
+    rows = group_rows(starts, len(canvases) - 1, video_stride)
+    before = np.minimum(starts, len(canvases) - 1)
+    first, second = (_video(canvases[None, group], device) for group in rows)
+    _, state = tokenizer.encode_first(_video(canvases[None, before[:1]], device))
+    _, state = tokenizer.encode_next(state, first)
+    streamed, _ = tokenizer.encode_next(state, second)
+    _, restarted = tokenizer.encode_first(_video(canvases[None, before[1:]], device))
+    alone, _ = tokenizer.encode_next(restarted, second)
+    difference = (streamed - alone).abs().max().item()
+    if difference > MEMORY_TOLERANCE:
+        raise TokenizerMemoryError(
+            f"{type(tokenizer).__name__}: a latent changes by {difference:.3f} when the tokenizer forgets all but the "
+            f"last frame (at most {MEMORY_TOLERANCE} allowed); this cache is for tokenizers that remember one frame"
+        )
+    _, z, _, h, w = alone.shape
+    return z, h, w
+
+
+@torch.inference_mode()
+def _encode_block(
+    dataset: LeRobotDataset,
+    tokenizer: VideoTokenizer,
+    embodiment: Embodiment,
+    episodes: range,
+    batch: int,
+    anchor: np.ndarray,
+    group: np.ndarray,
+    device: torch.device | str,
+) -> None:
+    """Encode consecutive episodes, in batches of rows that may span several of them."""
+    canvases = np.concatenate([episode_canvases(dataset, embodiment, episode) for episode in episodes])
+    lengths = np.array([dataset.episode(episode).length for episode in episodes])
+    last = np.repeat(np.cumsum(lengths) - 1, lengths)
+    offset = dataset.episode(episodes[0]).dataset_from_index
+    following = group_rows(np.arange(len(canvases)), last, embodiment.video_stride)
+    for start in range(0, len(canvases), batch):
+        rows = slice(start, min(start + batch, len(canvases)))
+        first, state = tokenizer.encode_first(_video(canvases[rows, None], device))
+        following_latent, _ = tokenizer.encode_next(state, _video(canvases[following[rows]], device))
+        out = slice(offset + rows.start, offset + rows.stop)
+        anchor[out] = _half(first, episodes)
+        group[out] = _half(following_latent, episodes)
+
+
+def _video(frames: np.ndarray, device: torch.device | str) -> Tensor:
+    """uint8 (B, T, H, W, 3) -> float (B, 3, T, H, W) in [-1, 1] on the device."""
+    return frames_to_video(np.ascontiguousarray(frames)).to(device)
+
+
+def _half(latent: Tensor, episodes: range) -> np.ndarray:
+    """(B, z, 1, h, w) -> float16 (B, z, h, w), refusing what float16 cannot hold."""
+    half: np.ndarray = latent[:, :, 0].float().cpu().numpy().astype(np.float16)
+    if not np.isfinite(half).all():
+        raise NonFiniteError(
+            f"latents of episodes {episodes.start} to {episodes.stop - 1} hold NaN or values beyond 65504; "
+            "the tokenizer is broken or not normalised"
+        )
+    return half
+
+
+def _blocks(dataset: LeRobotDataset, first: int, rows: int) -> Iterator[tuple[int, int]]:
+    """Spans of consecutive episodes with about `rows` rows each."""
+    start, held = first, 0
+    for episode in range(first, dataset.num_episodes):
+        held += dataset.episode(episode).length
+        if held >= rows or episode == dataset.num_episodes - 1:
+            yield start, episode + 1
+            start, held = episode + 1, 0
+
+
+def _episodes_done(folder: Path) -> int:
+    """Where an earlier call was cut off."""
+    path = folder / PROGRESS
+    return int(json.loads(path.read_text(encoding="utf-8"))["episodes_done"]) if path.is_file() else 0
+
+
+def _open_array(path: Path, shape: tuple[int, ...], done: int) -> np.memmap:
+    """A writable memory map: the existing one if some episodes are done, else a new one."""
+    if done:
+        existing: np.memmap = np.load(path, mmap_mode="r+")
+        if existing.shape == shape:
+            return existing
+        raise StaleCacheError(
+            f"{path}: shape is {existing.shape}, expected {shape}; delete the folder and encode again"
+        )
+    return np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=shape)

@@ -1,0 +1,367 @@
+"""Training windows: which rows belong together, in which order they are drawn, and the batch the model gets.
+
+A window begins with an anchor frame at row t0, followed by up to M chunks. Chunk i begins at row
+
+    c_i = t0 + (gap + i) N          N = actions_per_chunk rows
+
+and holds the state at row c_i, the actions at rows c_i .. c_i + N - 1, and K latent frames; latent frame k stands for
+the raw frames at rows c_i + 4 s k + {s, 2s, 3s, 4s}, s = video_stride. A *gap* leaves out chunks between the anchor and
+the first kept one, as a robot's sliding memory does; that first chunk then only serves as context (`loss_valid` False),
+because the present it starts from is not visible.
+
+A chunk belongs to a window if its first row exists. Near the end of an episode the last frame and the last action are
+repeated, and `video_valid`, `action_valid` say which entries are real.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wam.data.errors import DatasetError, StaleCacheError
+from wam.data.latent_cache import LatentCache
+from wam.data.lerobot_reader import LeRobotDataset
+from wam.data.schema import ACTION, STATE
+from wam.data.stats import NormalizationStats, normalization_stats
+from wam.encoders.video import FRAMES_PER_LATENT
+
+
+@dataclass(frozen=True)
+class WindowSpec:
+    """Shape of a window.
+
+    Args:
+        chunks: M, chunks per window at most (longer ones are cut, shorter ones padded).
+        actions_per_chunk: N, rows per chunk.
+        video_stride: rows between raw frames.
+        frames_per_chunk: K, latent frames per chunk.
+        min_chunks: windows with fewer chunks are not drawn.
+        gap_probability: share of windows with a gap, among those long enough to have one.
+        whole_chunks: leave out chunks whose video runs past the end of the episode.
+    """
+
+    chunks: int = 4
+    actions_per_chunk: int = 8
+    video_stride: int = 2
+    frames_per_chunk: int = 1
+    min_chunks: int = 1
+    gap_probability: float = 0.0
+    whole_chunks: bool = False
+
+    def __post_init__(self) -> None:
+        rows = FRAMES_PER_LATENT * self.video_stride * self.frames_per_chunk
+        if self.actions_per_chunk != rows:
+            raise ValueError(
+                f"WindowSpec: {self.actions_per_chunk} actions per chunk, but {self.frames_per_chunk} latent frames x "
+                f"{FRAMES_PER_LATENT} raw frames x stride {self.video_stride} = {rows} rows; they must be equal"
+            )
+        if not 1 <= self.min_chunks <= self.chunks:
+            raise ValueError(f"WindowSpec: min_chunks is {self.min_chunks}, expected 1 to chunks = {self.chunks}")
+        if not 0.0 <= self.gap_probability <= 1.0:
+            raise ValueError(f"WindowSpec: gap_probability is {self.gap_probability}, expected 0 to 1")
+
+    @property
+    def rows_per_latent(self) -> int:
+        """Rows that one latent frame stands for."""
+        return FRAMES_PER_LATENT * self.video_stride
+
+    def available(self, length: np.ndarray, row: np.ndarray) -> np.ndarray:
+        """How many chunks follow an anchor at `row` in episodes of `length` rows (any shape, elementwise)."""
+        last = length - 1 - (self.actions_per_chunk if self.whole_chunks else 0)
+        chunks: np.ndarray = np.maximum((last - row) // self.actions_per_chunk + 1, 0)
+        return chunks
+
+
+@dataclass(frozen=True)
+class EpisodeSelection:
+    """Which episodes are drawn from, and which of them keep their actions; a hash of the episode number decides.
+
+    Args:
+        split: `train`, `validation` (held out), or `all`.
+        validation_share: share of episodes held out.
+        labelled_share: share of episodes that keep their actions; the others are video only. Growing the share adds
+            episodes and never drops one.
+        drop_unlabelled: do not draw video-only episodes at all (baseline without video data).
+        seed: other seeds, other choices.
+    """
+
+    split: Literal["train", "validation", "all"] = "train"
+    validation_share: float = 0.05
+    labelled_share: float = 1.0
+    drop_unlabelled: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("validation_share", "labelled_share"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ValueError(f"EpisodeSelection: {name} is {getattr(self, name)}, expected 0 to 1")
+
+    def is_labelled(self, episode: int) -> bool:
+        """Whether the actions of this episode may be used."""
+        return _fraction("label", self.seed, episode) < self.labelled_share
+
+    def is_drawn(self, episode: int) -> bool:
+        """Whether windows of this episode may be drawn."""
+        held_out = _fraction("split", self.seed, episode) < self.validation_share
+        in_split = self.split == "all" or held_out == (self.split == "validation")
+        return in_split and (self.is_labelled(episode) or not self.drop_unlabelled)
+
+
+def _fraction(purpose: str, seed: int, episode: int) -> float:
+    """A number in [0, 1) that looks random and depends on nothing but the arguments."""
+    digest = hashlib.blake2b(f"{purpose}/{seed}/{episode}".encode(), digest_size=7).digest()
+    return int.from_bytes(digest, "big") / 2**56
+
+
+@dataclass(frozen=True)
+class WindowIndex:
+    """Which windows: int64 (B,) each; `row` counts within the episode, `gap` and `chunks` count chunks."""
+
+    episode: np.ndarray
+    row: np.ndarray
+    chunks: np.ndarray
+    gap: np.ndarray
+
+
+@dataclass(frozen=True)
+class WindowBatch:
+    """B windows of M chunks (K latent frames, N actions each); actions and states in robot units.
+
+    Args:
+        anchor: float32 (B, z, 1, h, w).
+        video: float32 (B, z, M K, h, w).
+        action: float32 (B, M N, A).
+        state: float32 (B, M, S).
+        chunk_index: int64 (B, M), number of each chunk since the anchor.
+        chunk_valid: bool (B, M), False for padding behind a short window.
+        video_valid: bool (B, M K), False where frames were repeated past the end of the episode.
+        action_valid: bool (B, M, N), False where actions were repeated past the end of the episode.
+        loss_valid: bool (B, M), False for padding and for the first chunk behind a gap.
+        has_action: bool (B,), False for video-only episodes; their actions are zero.
+        text_id: int64 (B,), which sentence of `WindowSource.sentences`.
+        episode: int64 (B,).
+        row: int64 (B,), row of the anchor.
+    """
+
+    anchor: Tensor
+    video: Tensor
+    action: Tensor
+    state: Tensor
+    chunk_index: Tensor
+    chunk_valid: Tensor
+    video_valid: Tensor
+    action_valid: Tensor
+    loss_valid: Tensor
+    has_action: Tensor
+    text_id: Tensor
+    episode: Tensor
+    row: Tensor
+
+    def to(self, device: torch.device | str) -> "WindowBatch":
+        """The same batch on another device."""
+        return WindowBatch(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
+
+
+class WindowSource:
+    """All windows of a data set: columns in memory, latents through the cache's memory maps.
+
+    Args:
+        dataset: rows.
+        cache: latents of the same data set.
+        spec: shape of the windows.
+        selection: episodes.
+
+    Raises:
+        StaleCacheError: the cache belongs to another data set or video stride.
+        DatasetError: no window is left to draw.
+    """
+
+    def __init__(
+        self,
+        dataset: LeRobotDataset,
+        cache: LatentCache,
+        spec: WindowSpec,
+        selection: EpisodeSelection | None = None,
+    ) -> None:
+        _check_cache(dataset, cache, spec)
+        self.spec = spec
+        self.selection = selection or EpisodeSelection()
+        self.cache = cache
+        self.sentences = dataset.meta.tasks
+        columns = [dataset.columns(i, (STATE, ACTION, "task_index")) for i in range(dataset.num_episodes)]
+        self._state, self._action, self._task = (
+            np.concatenate([episode[name] for episode in columns]) for name in (STATE, ACTION, "task_index")
+        )
+        self._length = np.array([episode.length for episode in dataset.meta.episodes])
+        self._offset = np.array([episode.dataset_from_index for episode in dataset.meta.episodes])
+        self._labelled = np.array([self.selection.is_labelled(i) for i in range(dataset.num_episodes)])
+        self.episodes = np.array([i for i in range(dataset.num_episodes) if self.selection.is_drawn(i)], dtype=np.int64)
+        self._anchors = self._all_anchors()
+        if len(self) == 0:
+            raise DatasetError(
+                f"{dataset.root}: no window to draw: {len(self.episodes)} of {dataset.num_episodes} episodes selected "
+                f"by {self.selection}, windows need {spec.min_chunks} chunks of {spec.actions_per_chunk} rows"
+            )
+
+    def __len__(self) -> int:
+        """Number of anchors, i.e. of windows that are drawn once per epoch."""
+        return len(self._anchors)
+
+    @property
+    def labelled_episodes(self) -> np.ndarray:
+        """Those drawn episodes that keep their actions."""
+        labelled: np.ndarray = self.episodes[self._labelled[self.episodes]]
+        return labelled
+
+    def normalization(self) -> NormalizationStats:
+        """Statistics of the states of all drawn episodes and of the actions of the labelled ones."""
+        states = [self._state[self._rows_of(episode)] for episode in self.episodes]
+        actions = [self._action[self._rows_of(episode)] for episode in self.labelled_episodes]
+        if not actions:
+            drawn = len(self.episodes)
+            raise DatasetError(f"no labelled episode among {drawn} ({self.selection}); raise labelled_share")
+        return normalization_stats(states, actions)
+
+    def windows(self, anchors: np.ndarray, rng: np.random.Generator) -> WindowIndex:
+        """The longest windows at these anchors (numbers below `len(self)`), some with a gap drawn from `rng`."""
+        episode, row = self._anchors[anchors].T
+        available = self.spec.available(self._length[episode], row)
+        widest = available - max(2, self.spec.min_chunks)  # one chunk of context, one to learn from
+        with_gap = (rng.random(len(anchors)) < self.spec.gap_probability) & (widest >= 1)
+        gap = np.where(with_gap, rng.integers(1, np.maximum(widest, 1) + 1), 0)
+        return WindowIndex(episode, row, np.minimum(available - gap, self.spec.chunks), gap)
+
+    def collate(self, index: WindowIndex) -> WindowBatch:
+        """Gather windows into a batch; nothing is decoded or encoded."""
+        spec = self.spec
+        last = self._length[index.episode] - 1
+        position = np.arange(spec.chunks)
+        chunk_valid = position < index.chunks[:, None]
+        chunk_index = index.gap[:, None] + position
+        chunk_row = index.row[:, None] + chunk_index * spec.actions_per_chunk
+        latent_row = chunk_row[:, :, None] + np.arange(spec.frames_per_chunk) * spec.rows_per_latent
+        action_row = chunk_row[:, :, None] + np.arange(spec.actions_per_chunk)
+        # rows past the end of the episode hold its last row
+        video = self.cache.group[self._global(index, latent_row)]
+        action = self._action[self._global(index, action_row)]
+        labelled = self._labelled[index.episode]
+        video_valid = chunk_valid[:, :, None] & (latent_row + spec.rows_per_latent <= last[:, None, None])
+        arrays = {
+            "anchor": self.cache.anchor[self._offset[index.episode] + index.row][:, :, None].astype(np.float32),
+            "video": np.ascontiguousarray(np.moveaxis(video, 2, 1), dtype=np.float32),
+            "action": np.where(labelled[:, None, None], action, np.float32(0)),
+            "state": self._state[self._global(index, chunk_row)],
+            "chunk_index": chunk_index,
+            "chunk_valid": chunk_valid,
+            "video_valid": video_valid.reshape(len(last), -1),
+            "action_valid": chunk_valid[:, :, None] & (action_row <= last[:, None, None]),
+            "loss_valid": chunk_valid & ((position > 0) | (index.gap[:, None] == 0)),
+            "has_action": labelled,
+            "text_id": self._task[self._offset[index.episode] + index.row],
+            "episode": index.episode,
+            "row": index.row,
+        }
+        return WindowBatch(**{name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()})
+
+    def _global(self, index: WindowIndex, rows: np.ndarray) -> np.ndarray:
+        """Rows within episodes, (B, ...) -> rows in the whole data set, held at the end of the episode, (B, n)."""
+        offset, last = self._offset[index.episode][:, None], self._length[index.episode][:, None] - 1
+        held: np.ndarray = offset + np.minimum(rows.reshape(len(rows), -1), last)
+        return held
+
+    def _rows_of(self, episode: int) -> slice:
+        return slice(self._offset[episode], self._offset[episode] + self._length[episode])
+
+    def _all_anchors(self) -> np.ndarray:
+        """(anchors, 2): episode and row of every window with at least `min_chunks` chunks."""
+        parts = [np.empty((0, 2), dtype=np.int64)]
+        for episode in self.episodes:
+            rows = np.arange(self._length[episode])
+            rows = rows[self.spec.available(self._length[episode], rows) >= self.spec.min_chunks]
+            parts.append(np.stack([np.full(len(rows), episode), rows], axis=1))
+        return np.concatenate(parts)
+
+
+class WindowSampler:
+    """Draws every window once per epoch, in a new random order each time; an endless iterator over `WindowIndex`.
+
+    Ranks share one order and take turns, so no two ranks see the same window in an epoch. What is drawn depends on
+    (seed, epoch, rank, position) alone: `state_dict` needs no random state, and resuming is exact.
+
+    Args:
+        source: windows.
+        batch_size: windows per batch and rank.
+        seed: of order and gaps.
+        rank: this process.
+        world_size: processes in all.
+    """
+
+    def __init__(
+        self, source: WindowSource, batch_size: int, seed: int = 0, rank: int = 0, world_size: int = 1
+    ) -> None:
+        if not 0 <= rank < world_size:
+            raise ValueError(f"WindowSampler: rank is {rank}, expected 0 to {world_size - 1}")
+        if batch_size < 1 or batch_size * world_size > len(source):
+            raise ValueError(
+                f"WindowSampler: {world_size} ranks x batch_size {batch_size}, expected 1 to {len(source)} windows"
+            )
+        self.source = source
+        self.batch_size = batch_size
+        self._identity = {"seed": seed, "rank": rank, "world_size": world_size, "windows": len(source)}
+        self._seed, self._rank, self._world_size = seed, rank, world_size
+        self._epoch = self._batch = 0
+        self._order = self._order_of_epoch()
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Whole batches per rank; windows that fill no whole batch wait for another epoch's order."""
+        return len(self.source) // (self.batch_size * self._world_size)
+
+    def __iter__(self) -> Iterator[WindowIndex]:
+        return self
+
+    def __next__(self) -> WindowIndex:
+        if self._batch == self.batches_per_epoch:
+            self._epoch, self._batch = self._epoch + 1, 0
+            self._order = self._order_of_epoch()
+        start = self._batch * self.batch_size
+        anchors = self._order[start : start + self.batch_size]
+        rng = np.random.default_rng([self._seed, 1, self._epoch, self._rank, self._batch])
+        self._batch += 1
+        return self.source.windows(anchors, rng)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain numbers from which `load_state_dict` goes on."""
+        return {**self._identity, "batch_size": self.batch_size, "epoch": self._epoch, "batch": self._batch}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where `state` was taken. Raises ValueError if seed, ranks, batch size or windows differ."""
+        ours = {**self._identity, "batch_size": self.batch_size}
+        for name, value in ours.items():
+            if state[name] != value:
+                raise ValueError(
+                    f"WindowSampler: the saved {name} is {state[name]}, now it is {value}; keep it to resume"
+                )
+        self._epoch, self._batch = int(state["epoch"]), int(state["batch"])
+        self._order = self._order_of_epoch()
+
+    def _order_of_epoch(self) -> np.ndarray:
+        """This rank's share of the epoch's permutation."""
+        order = np.random.default_rng([self._seed, 0, self._epoch]).permutation(len(self.source))
+        return order[self._rank :: self._world_size]
+
+
+def _check_cache(dataset: LeRobotDataset, cache: LatentCache, spec: WindowSpec) -> None:
+    if cache.dataset != dataset.meta.fingerprint or len(cache.anchor) != dataset.num_rows:
+        raise StaleCacheError(
+            f"{cache.folder}: made from data set {cache.dataset}, {dataset.root} is {dataset.meta.fingerprint}; "
+            "encode it again"
+        )
+    if cache.video_stride != spec.video_stride:
+        raise StaleCacheError(
+            f"{cache.folder}: video stride is {cache.video_stride}, WindowSpec has {spec.video_stride}; encode again"
+        )

@@ -1,0 +1,151 @@
+"""The video VAEs of Wan 2.1 and Wan 2.2 (diffusers' `AutoencoderKLWan`), streaming, behind the `VideoTokenizer` protocol.
+
+diffusers encodes a whole video in one call: 1 frame, then 4 at a time, with the last frames that each causal convolution saw kept in
+`_enc_feat_map` for the length of that call. Here that map lives in the state, so a video can be encoded chunk by chunk, as a
+robot's camera delivers it, with exactly the result of the one call; the same for decoding.
+
+| | Wan 2.1 | Wan 2.2 (TI2V-5B) |
+|---|---|---|
+| pixels x pixels x frames per latent cell | 8 x 8 x 4 | 16 x 16 x 4 (2 x 2 pixels are folded into channels first) |
+| z_channels | 16 | 48 |
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKLWan
+from diffusers.models.autoencoders.autoencoder_kl_wan import patchify, unpatchify
+from torch import Tensor, nn
+
+from wam.encoders import video as contract
+
+
+@dataclass(frozen=True)
+class WanStreamState:
+    """What each causal convolution of the encoder or decoder remembers, in the order in which they run.
+
+    An entry is a tensor (the last two inputs), None (not reached yet) or a marker that diffusers uses; none is ever changed in place.
+    """
+
+    features: tuple[Any, ...]
+
+
+class WanVideoTokenizer(nn.Module):
+    """A frozen `AutoencoderKLWan`: latents are the posterior mean (never sampled), normalised with the tables in its config."""
+
+    latent_mean: Tensor
+    latent_std: Tensor
+
+    def __init__(self, vae: AutoencoderKLWan) -> None:
+        super().__init__()
+        z_channels = vae.config.z_dim
+        for name in ("latents_mean", "latents_std"):
+            found = len(vae.config[name])
+            if found != z_channels:
+                raise ValueError(f"VAE config: field {name} has {found} values, expected z_dim = {z_channels}")
+        self.vae = vae.requires_grad_(False).eval()
+        self.register_buffer("latent_mean", torch.tensor(vae.config.latents_mean).view(1, -1, 1, 1, 1), persistent=False)
+        self.register_buffer("latent_std", torch.tensor(vae.config.latents_std).view(1, -1, 1, 1, 1), persistent=False)
+
+    @classmethod
+    def from_pretrained(cls, source: str | Path, subfolder: str | None = None, **options: Any) -> WanVideoTokenizer:
+        """Load diffusers weights (safetensors only) from a folder or a hub repository, e.g. "Wan-AI/Wan2.1-I2V-14B-480P-Diffusers".
+
+        `subfolder` is "vae" in a pipeline repository; `options` go to `AutoencoderKLWan.from_pretrained` (torch_dtype, revision).
+        """
+        arguments = {"use_safetensors": True, **options, **({} if subfolder is None else {"subfolder": subfolder})}
+        return cls(AutoencoderKLWan.from_pretrained(str(source), **arguments))
+
+    @property
+    def z_channels(self) -> int:
+        return int(self.vae.config.z_dim)
+
+    @property
+    def spatial_factor(self) -> int:
+        return int(self.vae.config.scale_factor_spatial)
+
+    # -- the contract -------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def encode(self, video: Tensor) -> Tensor:
+        """(B, 3, 1 + 4 (F - 1), H, W) in [-1, 1] -> normalised latents (B, z, F, h, w)."""
+        contract.check_video(video, self.spatial_factor)
+        contract.latent_frames(video.shape[2])
+        first, state = self.encode_first(video[:, :, :1])
+        if video.shape[2] == 1:
+            return first
+        rest, _ = self.encode_next(state, video[:, :, 1:])
+        return torch.cat([first, rest], dim=2)
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        """Normalised latents (B, z, F, h, w) -> (B, 3, 1 + 4 (F - 1), H, W) in [-1, 1]."""
+        contract.check_latents(latents, self.z_channels)
+        first, state = self.decode_first(latents[:, :, :1])
+        if latents.shape[2] == 1:
+            return first
+        rest, _ = self.decode_next(state, latents[:, :, 1:])
+        return torch.cat([first, rest], dim=2)
+
+    @torch.no_grad()
+    def encode_first(self, frame: Tensor) -> tuple[Tensor, WanStreamState]:
+        """Start a stream: frame (B, 3, 1, H, W) -> latent (B, z, 1, h, w) and the state."""
+        contract.check_video(frame, self.spatial_factor)
+        contract.check_first(frame)
+        return self._encode_chunk(_empty_state(self.vae, "encoder"), frame)
+
+    @torch.no_grad()
+    def encode_next(self, state: WanStreamState, frames: Tensor) -> tuple[Tensor, WanStreamState]:
+        """The next frames (B, 3, 4 n, H, W) -> latents (B, z, n, h, w) and the new state."""
+        contract.check_video(frames, self.spatial_factor)
+        contract.check_groups(frames)
+        latents = []
+        for chunk in frames.split(contract.FRAMES_PER_LATENT, dim=2):
+            latent, state = self._encode_chunk(state, chunk)
+            latents.append(latent)
+        return torch.cat(latents, dim=2), state
+
+    @torch.no_grad()
+    def decode_first(self, latent: Tensor) -> tuple[Tensor, WanStreamState]:
+        """Start decoding: latent (B, z, 1, h, w) -> frame (B, 3, 1, H, W) and the state."""
+        contract.check_latents(latent, self.z_channels)
+        contract.check_first(latent)
+        return self._decode_chunk(_empty_state(self.vae, "decoder"), latent, first=True)
+
+    @torch.no_grad()
+    def decode_next(self, state: WanStreamState, latents: Tensor) -> tuple[Tensor, WanStreamState]:
+        """The next latents (B, z, n, h, w) -> frames (B, 3, 4 n, H, W) and the new state."""
+        contract.check_latents(latents, self.z_channels)
+        frames = []
+        for latent in latents.split(1, dim=2):
+            frame, state = self._decode_chunk(state, latent, first=False)
+            frames.append(frame)
+        return torch.cat(frames, dim=2), state
+
+    # -- one chunk through diffusers' networks ------------------------------------------------------------------------
+
+    def _encode_chunk(self, state: WanStreamState, frames: Tensor) -> tuple[Tensor, WanStreamState]:
+        features = list(state.features)
+        x = frames.to(self.vae.dtype)
+        if self.vae.config.patch_size is not None:
+            x = patchify(x, patch_size=self.vae.config.patch_size)
+        moments = self.vae.quant_conv(self.vae.encoder(x, feat_cache=features, feat_idx=[0]))
+        mean = moments[:, : self.z_channels].to(frames.dtype)
+        return (mean - self.latent_mean.to(mean)) / self.latent_std.to(mean), WanStreamState(tuple(features))
+
+    def _decode_chunk(self, state: WanStreamState, latent: Tensor, *, first: bool) -> tuple[Tensor, WanStreamState]:
+        features = list(state.features)
+        x = (latent * self.latent_std.to(latent) + self.latent_mean.to(latent)).to(self.vae.dtype)
+        x = self.vae.decoder(self.vae.post_quant_conv(x), feat_cache=features, feat_idx=[0], first_chunk=first)
+        if self.vae.config.patch_size is not None:
+            x = unpatchify(x, patch_size=self.vae.config.patch_size)
+        return x.clamp(-1, 1).to(latent.dtype), WanStreamState(tuple(features))
+
+
+def _empty_state(vae: AutoencoderKLWan, half: str) -> WanStreamState:
+    """The state before the first frame: one empty entry per causal convolution of the encoder or decoder."""
+    return WanStreamState((None,) * vae._cached_conv_counts[half])

@@ -1,0 +1,33 @@
+"""A policy from a folder: the model's config and weights with its tokenizer beside them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from wam.encoders.nano_tokenizer import NanoTokenizer
+from wam.encoders.text import MiniLMTextEncoder
+from wam.engine.wam_policy import LoopConfig, Memory, WamPolicy
+from wam.world_action_model import Sampler, WorldActionModel
+
+TOKENIZER_FOLDER = "tokenizer"
+
+
+def load_policy(
+    checkpoint: Path | str,
+    *,
+    steps: int = 4,
+    solver: Literal["euler", "unipc"] = "euler",
+    guidance: float = 1.0,
+    video_final: float = 0.0,
+    memory: Memory = "slide",
+    execute: int | None = None,
+    decode_video: bool = False,
+) -> WamPolicy:
+    """Load `checkpoint` (a folder written by `wam train`) as a policy; options as in `Sampler` and `LoopConfig`."""
+    folder = Path(checkpoint)
+    model = WorldActionModel.from_pretrained(folder)
+    tokenizer = NanoTokenizer.from_pretrained(folder / TOKENIZER_FOLDER)
+    text_encoder = MiniLMTextEncoder(text_len=model.config.text_len)
+    sampler = Sampler(steps=steps, solver=solver, guidance=guidance, video_final=video_final)
+    return WamPolicy(model, tokenizer, text_encoder, LoopConfig(sampler, memory, execute, decode_video))

@@ -1,0 +1,240 @@
+"""One episode: observe, act, execute, look again, until success or the end.
+
+The loop renders only when somebody looks at the pictures, because rendering is what an evaluation spends its time on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from wam.engine.policy import ActionChunk, Policy
+from wam.robot.canvas import compose
+from wam.robot.embodiment import METAWORLD_SAWYER, Embodiment
+from wam.robot.observation import Observation
+
+Frames = npt.NDArray[np.uint8]  # (F, H, W, 3)
+
+
+class Environment(Protocol):
+    """What a rollout asks of a simulator (or of a robot that can put its scene back)."""
+
+    @property
+    def task(self) -> str: ...
+
+    @property
+    def action_repeat(self) -> int:
+        """Simulator steps per control step."""
+
+    def reset(self, seed: int) -> Observation:
+        """Start the episode that `seed` stands for; the same seed gives the same initial state."""
+
+    def step(self, action: npt.NDArray[np.float32]) -> bool:
+        """One control step without rendering; returns whether the task has been solved so far."""
+
+    def observe(self) -> Observation:
+        """Render."""
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class EpisodeResult:
+    """What happened in one episode.
+
+    steps: control steps executed; chunks: calls of the policy.
+    act_seconds: wall time of every call of the policy, (chunks,).
+    seconds: mean per chunk and stage: the policy's own stages, then "act" (the whole call), "simulate", "render".
+    actions: float32 (steps, A), as sent; chunk_starts: the step at which each chunk began.
+    frames: uint8 (F, H, W, 3), the real canvas, or None when not recorded; frame_steps: the step of each frame.
+    dreams: uint8 (F, H, W, 3), what the policy had imagined frame i to be (dreams[0] is the real first frame), or None.
+    """
+
+    task: str
+    instruction: str
+    seed: int
+    success: bool
+    steps: int
+    act_seconds: tuple[float, ...]
+    seconds: Mapping[str, float]
+    actions: npt.NDArray[np.float32]
+    chunk_starts: tuple[int, ...]
+    frames: Frames | None = None
+    frame_steps: tuple[int, ...] = ()
+    dreams: Frames | None = None
+
+    @property
+    def chunks(self) -> int:
+        return len(self.act_seconds)
+
+    @property
+    def chunks_per_second(self) -> float:
+        """How many chunks the policy decides per second of its own time (simulation and rendering excluded)."""
+        total = sum(self.act_seconds)
+        return self.chunks / total if total > 0 else float("inf")
+
+
+def noise_seed(task: str, seed: int) -> int:
+    """The seed of the policy's noise: fixed by the episode, alike for every policy and any number of workers."""
+    return int.from_bytes(hashlib.sha256(f"{task}/{seed}".encode()).digest()[:4], "big")
+
+
+def rollout(
+    env: Environment,
+    policy: Policy,
+    seed: int,
+    *,
+    max_env_steps: int = 500,
+    record: bool = False,
+    embodiment: Embodiment = METAWORLD_SAWYER,
+) -> EpisodeResult:
+    """Run one episode in closed loop.
+
+    max_env_steps: simulator steps after which the episode has failed (`action_repeat` of them per control step).
+    record: keep the canvas every `embodiment.video_stride` control steps, and the dream when the policy decodes it.
+    A policy with a true attribute `blind` reads no pictures: it is given no looks after the first, and nothing is
+    rendered unless `record`.
+    Raises ValueError when a seeing policy's `execute` is not a multiple of its `video_stride`.
+    """
+    episode = _Episode(env, policy, record=record, embodiment=embodiment)
+    limit = max_env_steps // env.action_repeat
+    observations: Sequence[Observation] = episode.start(seed)
+    while episode.steps < limit and not episode.success:
+        chunk = episode.decide(observations)
+        observations = episode.execute(chunk, limit)
+    return episode.result(seed)
+
+
+def is_blind(policy: Policy) -> bool:
+    """Whether the policy works without pictures (baselines do)."""
+    return bool(getattr(policy, "blind", False))
+
+
+@dataclass
+class _Episode:
+    """The running episode: everything that `EpisodeResult` reports, while it grows."""
+
+    env: Environment
+    policy: Policy
+    record: bool
+    embodiment: Embodiment
+    steps: int = 0
+    success: bool = False
+    instruction: str = ""
+    actions: list[npt.NDArray[np.float32]] = field(default_factory=list)
+    chunk_starts: list[int] = field(default_factory=list)
+    act_seconds: list[float] = field(default_factory=list)
+    spent: dict[str, float] = field(default_factory=dict)
+    frames: list[Frames] = field(default_factory=list)
+    frame_steps: list[int] = field(default_factory=list)
+    dreams: list[Frames | None] = field(default_factory=list)
+
+    def start(self, seed: int) -> list[Observation]:
+        _check_cadence(self.policy)
+        first = self.env.reset(seed)
+        self.instruction = first.instruction
+        self.policy.reset(noise_seed(self.env.task, seed))
+        if self.record:
+            self._keep(first, None)
+        return [first]
+
+    def decide(self, observations: Sequence[Observation]) -> ActionChunk:
+        began = time.perf_counter()
+        chunk = self.policy.act(observations)
+        self.act_seconds.append(time.perf_counter() - began)
+        self.chunk_starts.append(self.steps)
+        for stage, seconds in chunk.seconds.items():
+            self.spent[stage] = self.spent.get(stage, 0.0) + seconds
+        if len(chunk.actions) < self.policy.execute:
+            raise ValueError(
+                f"the policy returned {len(chunk.actions)} actions, but its 'execute' is {self.policy.execute}; "
+                "execute at most one chunk"
+            )
+        return chunk
+
+    def execute(self, chunk: ActionChunk, limit: int) -> list[Observation]:
+        """Run the first actions of the chunk; returns the looks taken meanwhile."""
+        looks = []
+        for done, action in enumerate(chunk.actions[: self.policy.execute], start=1):
+            with self._clock("simulate"):
+                self.success = bool(self.env.step(action))
+            self.steps += 1
+            self.actions.append(np.asarray(action, dtype=np.float32))
+            over = self.success or self.steps == limit
+            looked_for = not over and self.steps % self.policy.video_stride == 0 and not is_blind(self.policy)
+            filmed = self.record and (over or self.steps % self.embodiment.video_stride == 0)
+            if looked_for or filmed:
+                with self._clock("render"):
+                    observation = self.env.observe()
+                if looked_for:
+                    looks.append(observation)
+                if filmed:
+                    self._keep(observation, _imagined(chunk, done))
+            if over:
+                break
+        return looks
+
+    def result(self, seed: int) -> EpisodeResult:
+        chunks = max(len(self.act_seconds), 1)
+        self.spent["act"] = sum(self.act_seconds)
+        order = [name for name in self.spent if name not in _OUTER] + [name for name in _OUTER if name in self.spent]
+        return EpisodeResult(
+            task=self.env.task,
+            instruction=self.instruction,
+            seed=seed,
+            success=self.success,
+            steps=self.steps,
+            act_seconds=tuple(self.act_seconds),
+            seconds={name: self.spent[name] / chunks for name in order},
+            actions=np.array(self.actions, dtype=np.float32).reshape(self.steps, -1),
+            chunk_starts=tuple(self.chunk_starts),
+            frames=np.stack(self.frames) if self.record else None,
+            frame_steps=tuple(self.frame_steps),
+            dreams=self._dreamed(),
+        )
+
+    def _keep(self, observation: Observation, dream: Frames | None) -> None:
+        self.frames.append(compose(observation.images, self.embodiment))
+        self.frame_steps.append(self.steps)
+        self.dreams.append(dream)
+
+    def _dreamed(self) -> Frames | None:
+        """Dreams beside the frames; the first frame is given, not imagined. A chunk without a dream stays black."""
+        if not self.record or all(dream is None for dream in self.dreams):
+            return None
+        black = np.zeros_like(self.frames[0])
+        return np.stack([self.frames[0], *(black if dream is None else dream for dream in self.dreams[1:])])
+
+    @contextmanager
+    def _clock(self, stage: str) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        self.spent[stage] = self.spent.get(stage, 0.0) + time.perf_counter() - began
+
+
+_OUTER = ("act", "simulate", "render")  # stages measured here, reported after the policy's own
+
+
+def _imagined(chunk: ActionChunk, done: int) -> Frames | None:
+    """The dreamed frame for the moment after `done` actions: T frames cover the N actions of the chunk evenly."""
+    if chunk.dream is None:
+        return None
+    frames, actions = len(chunk.dream), len(chunk.actions)
+    index = -(-done * frames // actions) - 1  # ceil: a look between two dreamed frames is compared with the later one
+    imagined: Frames = chunk.dream[min(index, frames - 1)]
+    return imagined
+
+
+def _check_cadence(policy: Policy) -> None:
+    if not is_blind(policy) and policy.execute % policy.video_stride:
+        raise ValueError(
+            f"the policy executes {policy.execute} actions but looks every {policy.video_stride} steps; "
+            "make 'execute' a multiple of 'video_stride', so that every decision sees the present"
+        )

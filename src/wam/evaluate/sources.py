@@ -1,0 +1,147 @@
+"""Recipes that a worker process follows to build its environments and its policy; small, frozen and picklable."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from wam.engine.policy import Policy
+from wam.evaluate.baselines import ConstantHold, Expert, ExpertEnvironment
+from wam.evaluate.rollout import Environment
+from wam.robot.embodiment import METAWORLD_SAWYER, Embodiment
+from wam.robot.observation import Observation
+
+if TYPE_CHECKING:
+    from wam.sim.looks import Look
+
+PolicyFor = Callable[[Environment], Policy]
+"""The policy that drives this environment: one and the same for a learned policy, bound to it for the expert."""
+
+PolicyKind = Literal["wam", "constant-hold", "expert"]
+Wording = Literal["canonical", "unseen"]
+_WHOLE_FILE = 256 * 2**20  # bytes; of larger files the fingerprint reads the two ends
+
+
+@dataclass(frozen=True)
+class MetaWorldSource:
+    """Meta-World environments with the cameras, picture size and control rate of one embodiment.
+
+    look: "train" or a held-out look. wording: "canonical", or "unseen" for a sentence that training data never uses.
+    """
+
+    look: Look = "train"
+    wording: Wording = "canonical"
+    embodiment: Embodiment = METAWORLD_SAWYER
+
+    def __call__(self, task: str) -> ExpertEnvironment:
+        """Raises ValueError for an unknown task, or a control rate that does not divide the simulator's."""
+        from wam.sim.metaworld import ENV_HZ, MetaWorldEnv  # the `sim` extra; only workers need it
+        from wam.sim.tasks import TASKS
+
+        repeat = ENV_HZ / self.embodiment.control_hz
+        if repeat != round(repeat) or repeat < 1:
+            raise ValueError(
+                f"embodiment {self.embodiment.name!r}: field 'control_hz' is {self.embodiment.control_hz:g}, but "
+                f"Meta-World steps at {ENV_HZ:g} Hz; choose a divisor of it"
+            )
+        env = MetaWorldEnv(
+            task,
+            cameras=self.embodiment.cameras,
+            image_size=self.embodiment.view_height,
+            action_repeat=round(repeat),
+            look=self.look,
+        )
+        return env if self.wording == "canonical" else Reworded(env, TASKS[task].unseen_sentence)
+
+
+class Reworded:
+    """An environment that asks for its task in other words; everything else is passed through."""
+
+    def __init__(self, env: ExpertEnvironment, sentence: str) -> None:
+        self._env, self._sentence = env, sentence
+        self.task, self.action_repeat = env.task, env.action_repeat
+        self.step, self.expert_action, self.close = env.step, env.expert_action, env.close
+
+    def reset(self, seed: int) -> Observation:
+        return replace(self._env.reset(seed), instruction=self._sentence)
+
+    def observe(self) -> Observation:
+        return replace(self._env.observe(), instruction=self._sentence)
+
+
+@dataclass(frozen=True)
+class PolicySource:
+    """Which policy to load.
+
+    checkpoint: folder of a trained model; only for kind "wam".
+    options: passed to `wam.engine.load_policy`, e.g. {"steps": 4, "guidance": 1.0, "execute": 8}.
+    """
+
+    kind: PolicyKind = "wam"
+    checkpoint: Path | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if (self.kind == "wam") != (self.checkpoint is not None):
+            found = "none was given" if self.checkpoint is None else f"{self.checkpoint} was given"
+            needs = "needs a checkpoint folder" if self.kind == "wam" else "takes no checkpoint"
+            raise ValueError(f"policy {self.kind!r} {needs}; {found}")
+
+    def __call__(self) -> PolicyFor:
+        if self.kind == "constant-hold":
+            hold = ConstantHold()
+            return lambda env: hold
+        if self.kind == "expert":
+            return lambda env: Expert(cast(ExpertEnvironment, env))
+        from wam.engine import load_policy  # imports torch; baselines do without
+
+        assert self.checkpoint is not None  # checked when the source was made
+        policy = load_policy(self.checkpoint, **self.options)
+        return lambda env: policy
+
+    def embodiment(self) -> Embodiment:
+        """Of the checkpoint; of the default Meta-World arm for baselines.
+
+        Raises FileNotFoundError when the checkpoint has no config.json.
+        """
+        if self.checkpoint is None:
+            return METAWORLD_SAWYER
+        path = Path(self.checkpoint) / "config.json"
+        if not path.exists():
+            raise FileNotFoundError(f"{path}: no checkpoint there; give the folder that `wam train` wrote")
+        fields = json.loads(path.read_text(encoding="utf-8"))
+        return Embodiment.from_dict(fields.get("embodiment", {}), f"{path}: embodiment")
+
+    def describe(self) -> dict[str, Any]:
+        """What a result folder remembers of the policy, ready for JSON."""
+        described: dict[str, Any] = {"policy": self.kind, "options": dict(self.options)}
+        if self.checkpoint is not None:
+            described |= {"checkpoint": str(self.checkpoint), "fingerprint": fingerprint(self.checkpoint)}
+        return described
+
+
+def fingerprint(folder: Path) -> str:
+    """Twelve hex digits that change when any file of a checkpoint does (of files over 256 MiB: size and both ends).
+
+    Raises FileNotFoundError when the folder does not exist or is empty.
+    """
+    root = Path(folder)
+    files = [root] if root.is_file() else sorted(path for path in root.rglob("*") if path.is_file())
+    if not files:
+        raise FileNotFoundError(f"{root}: no checkpoint there; give the folder that training wrote")
+    digest = hashlib.sha256()
+    for path in files:
+        size = path.stat().st_size
+        digest.update(f"{path.relative_to(root).as_posix()}:{size}:".encode())
+        with open(path, "rb") as handle:
+            if size <= _WHOLE_FILE:
+                digest.update(handle.read())
+            else:
+                digest.update(handle.read(2**20))
+                handle.seek(-(2**20), 2)
+                digest.update(handle.read())
+    return digest.hexdigest()[:12]

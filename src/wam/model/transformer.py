@@ -1,0 +1,304 @@
+"""The one transformer: Wan's diffusion transformer over clean video, noisy video, actions and states.
+
+Read from the bottom: `Transformer.forward` turns a `Pass` into velocities. The same forward serves training (no cache,
+the mask of the whole window) and the closed loop (the clean past sits in a `KVCache`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from wam.model.attention import Kind, Layout, attend, visible
+from wam.model.codec import ActionDecoder, ActionEncoder, StateEncoder, video_sinusoid
+from wam.model.config import TransformerConfig
+from wam.model.kv_cache import KVCache
+from wam.model.rope import rotate, rotations
+
+EPS = 1e-6
+Rotation = tuple[Tensor, Tensor]
+KeyValue = tuple[Tensor, Tensor]  # each (B, H, L, head_dim)
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What goes through the network at once; tokens follow in the order video, actions, states.
+
+    video: (B, in_channels, F, h, w), clean frames before noisy ones, or None.
+    action: (B, n, A) or None.  state: (B, m, S) or None.
+    sigma: (B, slots) noise levels in [0, 1]; layout.sigma_slot says which token has which.
+    embodiment: (B,) slot of the codec.
+    """
+
+    layout: Layout
+    sigma: Tensor
+    embodiment: Tensor
+    video: Tensor | None = None
+    action: Tensor | None = None
+    state: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Velocity:
+    """eps - x as the network sees it: video (B, out_channels, F, h, w) of the noisy frames, action (B, n, A)."""
+
+    video: Tensor | None
+    action: Tensor | None
+
+
+@dataclass(frozen=True)
+class Context:
+    """Keys and values of the prompt (and the image) for every block: computed once per prompt, used by every pass."""
+
+    text: list[KeyValue]
+    image: list[KeyValue] | None = None
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square norm over the last dimension, at least in float32."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        wide = x if x.dtype == torch.float64 else x.float()
+        return (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + EPS)).to(x.dtype) * self.weight.to(x.dtype)
+
+
+def normalized(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """Layer norm without weights, then the modulation of the token's noise level."""
+    return F.layer_norm(x, x.shape[-1:], eps=EPS) * (1 + scale) + shift
+
+
+class SelfAttention(nn.Module):
+    """Attention over the pass and, with a cache, over the remembered past; q and k normalised over the full width."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.heads = config.heads
+        self.q, self.k, self.v, self.o = (nn.Linear(config.dim, config.dim) for _ in range(4))
+        self.norm_q, self.norm_k = RMSNorm(config.dim), RMSNorm(config.dim)
+
+    def forward(
+        self, x: Tensor, rotation: Rotation, mask: Tensor | None, extend: Callable[[Tensor, Tensor], KeyValue] | None
+    ) -> Tensor:
+        q = rotate(_split(self.norm_q(self.q(x)), self.heads), rotation)
+        k = rotate(_split(self.norm_k(self.k(x)), self.heads), rotation)
+        v = _split(self.v(x), self.heads)
+        if extend is not None:
+            k, v = extend(k, v)
+        return self.o(_join(attend(q, k.to(q.dtype), v.to(q.dtype), mask)))
+
+
+class CrossAttention(nn.Module):
+    """Attention to the prompt; image features, if any, share the query and are added before the output projection."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.heads = config.heads
+        self.q, self.k, self.v, self.o = (nn.Linear(config.dim, config.dim) for _ in range(4))
+        self.norm_q, self.norm_k = RMSNorm(config.dim), RMSNorm(config.dim)
+        if config.image_dim is not None:
+            self.k_img, self.v_img = (nn.Linear(config.dim, config.dim) for _ in range(2))
+            self.norm_k_img = RMSNorm(config.dim)
+
+    def text_keys(self, text: Tensor) -> KeyValue:
+        """(B, Lt, D) -> keys and values; depends on the prompt only."""
+        return _split(self.norm_k(self.k(text)), self.heads), _split(self.v(text), self.heads)
+
+    def image_keys(self, image: Tensor) -> KeyValue:
+        return _split(self.norm_k_img(self.k_img(image)), self.heads), _split(self.v_img(image), self.heads)
+
+    def forward(self, x: Tensor, text: KeyValue, image: KeyValue | None) -> Tensor:
+        q = _split(self.norm_q(self.q(x)), self.heads)
+        out = attend(q, text[0].to(q.dtype), text[1].to(q.dtype), None)
+        if image is not None:
+            out = out + attend(q, image[0].to(q.dtype), image[1].to(q.dtype), None)
+        return self.o(_join(out))
+
+
+class Block(nn.Module):
+    """Self-attention, cross-attention, feed-forward; the first and last are shifted, scaled and gated by sigma."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.modulation = nn.Parameter(torch.randn(1, 6, config.dim) / config.dim**0.5)
+        self.self_attn = SelfAttention(config)
+        self.norm3 = nn.LayerNorm(config.dim, eps=EPS)
+        self.cross_attn = CrossAttention(config)
+        self.ffn = nn.Sequential(
+            nn.Linear(config.dim, config.ffn_dim), nn.GELU(approximate="tanh"), nn.Linear(config.ffn_dim, config.dim)
+        )
+
+    def forward(
+        self,
+        x: Tensor,
+        levels: Tensor,
+        slot: Tensor,
+        rotation: Rotation,
+        mask: Tensor | None,
+        text: KeyValue,
+        image: KeyValue | None,
+        extend: Callable[[Tensor, Tensor], KeyValue] | None,
+    ) -> Tensor:
+        """x (B, L, D), levels (B, slots, 6, D) -> (B, L, D)."""
+        shift1, scale1, gate1, shift2, scale2, gate2 = (
+            part[:, slot] for part in (self.modulation[:, None] + levels).unbind(2)
+        )
+        x = x + gate1 * self.self_attn(normalized(x, scale1, shift1), rotation, mask, extend)
+        x = x + self.cross_attn(self.norm3(x), text, image)
+        return x + gate2 * self.ffn(normalized(x, scale2, shift2))
+
+
+class Head(nn.Module):
+    """Noisy video tokens -> velocities of their patches."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.modulation = nn.Parameter(torch.randn(1, 2, config.dim) / config.dim**0.5)
+        self.head = nn.Linear(config.dim, config.patch**2 * config.out_channels)
+
+    def forward(self, x: Tensor, level: Tensor, slot: Tensor) -> Tensor:
+        shift, scale = (self.modulation[:, None] + level[:, :, None]).unbind(2)
+        return self.head(normalized(x, scale[:, slot], shift[:, slot]))
+
+
+class ImageEmbedding(nn.Module):
+    """Image features (B, Li, image_dim) -> (B, Li, D)."""
+
+    def __init__(self, image_dim: int, dim: int) -> None:
+        super().__init__()
+        self.proj = nn.Sequential(
+            nn.LayerNorm(image_dim), nn.Linear(image_dim, image_dim), nn.GELU(), nn.Linear(image_dim, dim), nn.LayerNorm(dim)
+        )
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.proj(image)
+
+
+class Transformer(nn.Module):
+    """The joint denoiser of video and actions (paper equation 3); `forward` predicts v = eps - x for both."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.config = c = config
+        self.patch_embedding = nn.Linear(c.in_channels * c.patch**2, c.dim)
+        self.text_embedding = nn.Sequential(nn.Linear(c.text_dim, c.dim), nn.GELU("tanh"), nn.Linear(c.dim, c.dim))
+        self.time_embedding = nn.Sequential(nn.Linear(c.time_dim, c.dim), nn.SiLU(), nn.Linear(c.dim, c.dim))
+        self.time_projection = nn.Sequential(nn.SiLU(), nn.Linear(c.dim, 6 * c.dim))
+        self.img_emb = ImageEmbedding(c.image_dim, c.dim) if c.image_dim is not None else None
+        self.state_encoder = StateEncoder(c.embodiments, c.state_dim, c.codec_hidden, c.dim)
+        self.action_encoder = ActionEncoder(c.embodiments, c.action_dim, c.dim)
+        self.action_decoder = ActionDecoder(c.embodiments, c.action_dim, c.codec_hidden, c.dim)
+        self.blocks = nn.ModuleList(Block(c) for _ in range(c.layers))
+        self.head = Head(c)
+        self.checkpointing = False  # trade time for memory in training; the numbers stay the same
+        self._initialize()
+
+    def _initialize(self) -> None:
+        """Wan's: Xavier everywhere, small embeddings; heads near zero so that training starts at v = 0."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+        for embedding in (self.text_embedding, self.time_embedding):
+            for module in embedding.modules():
+                if isinstance(module, nn.Linear):
+                    nn.init.normal_(module.weight, std=0.02)
+        nn.init.zeros_(self.head.head.weight)
+        nn.init.zeros_(self.action_decoder.layer2.weight)
+
+    def context(self, text: Tensor, image: Tensor | None = None) -> Context:
+        """Prompt features (B, Lt, text_dim), zero beyond the prompt, and image features (B, Li, image_dim) or None."""
+        embedded = self.text_embedding(text)
+        blocks: list[Any] = list(self.blocks)
+        text_keys = [block.cross_attn.text_keys(embedded) for block in blocks]
+        if image is None or self.img_emb is None:
+            return Context(text_keys)
+        pictured = self.img_emb(image)
+        return Context(text_keys, [block.cross_attn.image_keys(pictured) for block in blocks])
+
+    def forward(
+        self, inputs: Pass, context: Context, cache: KVCache | None = None, *, state_reads: bool = False
+    ) -> Velocity:
+        """Predict the velocity of every noisy frame and action.
+
+        cache: the remembered past; its keys come before those of the pass, and the pass's own are left in its scratch
+        so that `cache.commit` can keep them. `state_reads`: see `attention.visible`.
+        """
+        layout, config = inputs.layout, self.config
+        x = self._tokens(inputs)
+        level = self.time_embedding(video_sinusoid(1000.0 * inputs.sigma, config.time_dim).to(x.dtype))
+        levels = self.time_projection(level).unflatten(-1, (6, config.dim))
+        rotation = rotations(layout, config.head_dim, config.frames_per_chunk, config.actions_per_chunk)
+        keys = layout if cache is None else cache.layout_with(layout)
+        mask = visible(
+            layout, keys, config.memory, autoregressive=config.autoregressive, state_reads=state_reads
+        )[:, None]
+        for index, block in enumerate(self.blocks):
+            extend = None if cache is None else cache.extender(index)
+            image = None if context.image is None else context.image[index]
+            arguments = (x, levels, layout.sigma_slot, rotation, mask, context.text[index], image, extend)
+            if self.checkpointing and torch.is_grad_enabled():
+                x = checkpoint(block, *arguments, use_reentrant=False)
+            else:
+                x = block(*arguments)
+        return self._velocity(x, level, inputs)
+
+    def _tokens(self, inputs: Pass) -> Tensor:
+        """Embed video patches, actions and states, one after the other: (B, L, D)."""
+        parts = []
+        if inputs.video is not None:
+            parts.append(self.patch_embedding(patchify(inputs.video, self.config.patch)))
+        if inputs.action is not None:
+            slots = inputs.layout.sigma_slot[inputs.layout.kind == Kind.ACTION]
+            parts.append(self.action_encoder(inputs.action, inputs.sigma[:, slots], inputs.embodiment))
+        if inputs.state is not None:
+            parts.append(self.state_encoder(inputs.state, inputs.embodiment))
+        return torch.cat(parts, dim=1)
+
+    def _velocity(self, x: Tensor, level: Tensor, inputs: Pass) -> Velocity:
+        layout, video, action = inputs.layout, None, None
+        clean, noisy = layout.count(Kind.CLEAN), layout.count(Kind.NOISY)
+        if inputs.video is not None and noisy:
+            span = slice(clean, clean + noisy)
+            patches = self.head(x[:, span], level, layout.sigma_slot[span])
+            height, width = inputs.video.shape[-2:]
+            video = unpatchify(patches, self.config.patch, height, width)
+        if inputs.action is not None:
+            tokens = x[:, clean + noisy : clean + noisy + inputs.action.shape[1]]
+            action = self.action_decoder(tokens, inputs.embodiment)
+        return Velocity(video, action)
+
+
+def patchify(video: Tensor, patch: int) -> Tensor:
+    """(B, C, F, h, w) -> (B, F h/p w/p, C p p), raster order, the channels of a patch ordered (C, p, p)."""
+    b, c, f, h, w = video.shape
+    cut = video.reshape(b, c, f, h // patch, patch, w // patch, patch)
+    return cut.permute(0, 2, 3, 5, 1, 4, 6).reshape(b, f * (h // patch) * (w // patch), c * patch * patch)
+
+
+def unpatchify(patches: Tensor, patch: int, height: int, width: int) -> Tensor:
+    """(B, L, p p C) -> (B, C, F, h, w); the numbers of a patch come out of the head ordered (p, p, C)."""
+    b, length, _ = patches.shape
+    rows, columns = height // patch, width // patch
+    frames = length // (rows * columns)
+    cut = patches.reshape(b, frames, rows, columns, patch, patch, -1)
+    return cut.permute(0, 6, 1, 2, 4, 3, 5).reshape(b, -1, frames, height, width)
+
+
+def _split(x: Tensor, heads: int) -> Tensor:
+    """(B, L, D) -> (B, H, L, D / H)."""
+    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def _join(x: Tensor) -> Tensor:
+    """(B, H, L, D / H) -> (B, L, D)."""
+    return x.transpose(1, 2).flatten(2)

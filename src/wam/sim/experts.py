@@ -1,0 +1,111 @@
+"""Demonstrations: the scripted expert plays, noise disturbs what is executed, the label is what the expert wanted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from wam.data.schema import EpisodeData
+from wam.sim.metaworld import ACTION_DIM, MetaWorldEnv
+from wam.sim.tasks import PRECISE_TASKS, SPLITS, TASKS, SplitName
+
+MAX_ROWS = 250
+ROWS_AFTER_SUCCESS = 10
+MAX_VARIATIONS_TRIED = 10
+NOISE_WEIGHTS = (0.3, 0.4, 0.3)
+NOISE_LEVELS = (0.0, 0.1, 0.28)
+PRECISE_NOISE_LEVELS = (0.0, 0.04, 0.1)
+
+
+class ExpertFailed(RuntimeError):
+    """The expert solved none of the variations that stand for one episode."""
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    """One recorded success, and how many failed roll-outs were thrown away before it."""
+
+    episode: EpisodeData
+    dropped: int
+
+
+def noise_levels(task: str) -> tuple[float, ...]:
+    """Standard deviations of the disturbance that this task tolerates, in units of the action, from none to strong."""
+    return PRECISE_NOISE_LEVELS if task in PRECISE_TASKS else NOISE_LEVELS
+
+
+def demonstrate(env: MetaWorldEnv, split: SplitName, index: int, seed: int) -> Demonstration:
+    """Record episode number `index` of this task; the result depends on nothing but the arguments.
+
+    A failed roll-out is repeated on the same variation with the next weaker noise: dropping the variation itself would
+    bias the data towards easy ones. Only if the undisturbed expert fails too does another variation take its place, a
+    tenth of the split further on. Raises ExpertFailed after 10 variations, IndexError if the split is not that large.
+    """
+    variations = SPLITS[split]
+    stride = len(variations) // MAX_VARIATIONS_TRIED
+    if not 0 <= index < stride:
+        raise IndexError(f"episode {index} of split {split!r}: it has room for {stride} episodes per task")
+    rng = np.random.default_rng([seed, index, *env.task.encode()])
+    levels = noise_levels(env.task)
+    first = int(rng.choice(len(levels), p=NOISE_WEIGHTS))
+    sentence = str(rng.choice(TASKS[env.task].training_sentences))
+    dropped = 0
+    for attempt in range(MAX_VARIATIONS_TRIED):
+        variation = variations.seed(index + attempt * stride)
+        for level in range(first, -1, -1):
+            episode = record_episode(env, variation, levels[level], rng, sentence)
+            if episode is not None:
+                return Demonstration(episode, dropped)
+            dropped += 1
+    raise ExpertFailed(f"task {env.task!r}, split {split!r}, episode {index}: all {dropped} roll-outs failed")
+
+
+def record_episode(
+    env: MetaWorldEnv, seed: int, noise: float, rng: np.random.Generator, sentence: str | None = None
+) -> EpisodeData | None:
+    """Let the expert play one seed; None if it fails.
+
+    noise: standard deviation of the gaussian disturbance of the executed dx, dy, dz (the gripper is left alone). The
+    recording ends 10 rows after success, so that a policy learns to stay, and never has more than 250 rows. Row t holds
+    what was seen and the action chosen at step t, and whether the task had succeeded after that action.
+    """
+    observation = env.reset(seed)
+    images: dict[str, list[npt.NDArray[np.uint8]]] = {camera: [] for camera in env.cameras}
+    states: list[npt.NDArray[np.float32]] = []
+    actions: list[npt.NDArray[np.float32]] = []
+    executed: list[npt.NDArray[np.float32]] = []
+    successes: list[bool] = []
+    while len(actions) < MAX_ROWS and not env.finished and sum(successes) <= ROWS_AFTER_SUCCESS:
+        action = env.expert_action()
+        command = _disturbed(action, noise, rng)
+        for camera in env.cameras:
+            images[camera].append(observation.images[camera])
+        states.append(observation.state)
+        actions.append(action)
+        executed.append(command)
+        successes.append(env.step(command))
+        observation = env.observe()
+    if not env.success:
+        return None
+    columns = {
+        "observation.state": np.stack(states),
+        "action": np.stack(actions),
+        "executed_action": np.stack(executed),
+        "next.success": np.asarray(successes, dtype=np.bool_),
+    }
+    extra: dict[str, str | int | float] = {"env_task": env.task, "seed": seed, "noise": float(noise)}
+    return EpisodeData(
+        images={camera: np.stack(frames) for camera, frames in images.items()},
+        columns=columns,
+        task=sentence if sentence is not None else TASKS[env.task].sentence,
+        extra=extra,
+    )
+
+
+def _disturbed(action: npt.NDArray[np.float32], noise: float, rng: np.random.Generator) -> npt.NDArray[np.float32]:
+    disturbance = np.zeros(ACTION_DIM, dtype=np.float32)
+    disturbance[:3] = noise * rng.standard_normal(3)
+    command: npt.NDArray[np.float32] = np.clip(action + disturbance, -1.0, 1.0).astype(np.float32)
+    return command

@@ -1,0 +1,1 @@
+"""Training loops: of the world action model and of the nano tokenizer."""

@@ -1,0 +1,102 @@
+"""The pictures a tokenizer learns from: every `video_stride`-th row of each episode as a canvas, kept in memory as uint8."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from wam.data.lerobot_reader import LeRobotDataset
+from wam.robot.canvas import compose
+from wam.robot.embodiment import Embodiment
+
+MEDIAN_FRAMES = 400
+
+
+@dataclass(frozen=True)
+class FrameStore:
+    """Episodes of canvases, one after the other.
+
+    frames: uint8 (N, H, W, 3). bounds: int64 (E + 1,): episode e is `frames[bounds[e] : bounds[e + 1]]`.
+    """
+
+    frames: npt.NDArray[np.uint8]
+    bounds: npt.NDArray[np.int64]
+
+    @classmethod
+    def from_episodes(cls, episodes: Sequence[npt.NDArray[np.uint8]]) -> FrameStore:
+        """From one array (T, H, W, 3) per episode."""
+        if not episodes:
+            raise ValueError("a frame store needs at least one episode, found none; give more episodes")
+        bounds = np.cumsum([0, *(len(episode) for episode in episodes)])
+        return cls(np.concatenate(episodes), bounds.astype(np.int64))
+
+    @property
+    def num_episodes(self) -> int:
+        return len(self.bounds) - 1
+
+    @property
+    def canvas(self) -> tuple[int, int]:
+        """Height and width of a frame in pixels."""
+        return self.frames.shape[1], self.frames.shape[2]
+
+    def episode(self, index: int) -> npt.NDArray[np.uint8]:
+        """All frames of one episode, (T, H, W, 3)."""
+        return self.frames[self.bounds[index] : self.bounds[index + 1]]
+
+    def clip_starts(self, length: int) -> torch.Tensor:
+        """int64 indices of all frames at which a clip of `length` frames can start without leaving its episode."""
+        spans = [np.arange(a, max(a, b - length + 1)) for a, b in zip(self.bounds[:-1], self.bounds[1:], strict=True)]
+        starts = np.concatenate(spans)
+        if not len(starts):
+            raise ValueError(
+                f"no episode has {length} frames (longest: {np.diff(self.bounds).max()}); use shorter clips"
+            )
+        return torch.from_numpy(starts)
+
+    def clips(self, starts: torch.Tensor, length: int) -> npt.NDArray[np.uint8]:
+        """Clips of `length` frames from `starts` (B,): uint8 (B, length, H, W, 3)."""
+        return self.frames[starts.numpy()[:, None] + np.arange(length)]
+
+    def median(self) -> npt.NDArray[np.uint8]:
+        """Per-pixel median of evenly spaced frames: what the fixed cameras see when nothing is in the way, (H, W, 3)."""
+        picks = np.linspace(0, len(self.frames) - 1, min(MEDIAN_FRAMES, len(self.frames))).astype(np.int64)
+        return np.median(self.frames[picks], axis=0).round().astype(np.uint8)
+
+
+def load_frames(
+    dataset: LeRobotDataset,
+    embodiment: Embodiment,
+    episodes: Sequence[int],
+    on_episode: Callable[[int], None] | None = None,
+) -> FrameStore:
+    """Decode and compose the frames of `episodes`. Episode i starts at row i mod video_stride, so that all rows are seen.
+
+    `on_episode(count)` is called after each episode. Memory: 3 H W bytes per frame.
+    """
+    loaded = []
+    for count, index in enumerate(episodes, start=1):
+        rows = np.arange(index % embodiment.video_stride, dataset.episode(index).length, embodiment.video_stride)
+        views = {camera: dataset.frames(index, camera, rows) for camera in embodiment.cameras}
+        pictures = [compose({name: view[t] for name, view in views.items()}, embodiment) for t in range(len(rows))]
+        loaded.append(np.stack(pictures))
+        if on_episode is not None:
+            on_episode(count)
+    return FrameStore.from_episodes(loaded)
+
+
+def split_episodes(count: int, validation: int) -> tuple[list[int], list[int]]:
+    """Training and validation episodes out of `count`: `validation` of them, evenly spaced, are held out.
+
+    Raises ValueError when fewer than one training episode would be left.
+    """
+    if not 0 < validation < count:
+        raise ValueError(
+            f"{validation} validation episodes of {count}: at least one must be left for each of both sides"
+        )
+    held_out = {round((i + 0.5) * count / validation) for i in range(validation)}
+    held_out = {min(index, count - 1) for index in held_out}
+    return [i for i in range(count) if i not in held_out], sorted(held_out)

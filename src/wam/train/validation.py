@@ -1,0 +1,43 @@
+"""What a training run says about itself on held-out episodes: losses, and open-loop action error beside constant-hold."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wam.data.windows import WindowSource
+from wam.model.attention import ANCHOR
+from wam.world_action_model import Sampler, WorldActionModel
+
+WINDOWS = 128
+
+
+@torch.no_grad()
+def validate(model: WorldActionModel, source: WindowSource, sentences: Tensor, seed: int = 0) -> dict[str, float]:
+    """Losses and, in units of each action's standard deviation, the root-mean-square error of sampled chunks.
+
+    The same windows, noise and levels every time. `hold` is the error of repeating the mean action of the data, that of a
+    policy that never looks.
+    """
+    rng = np.random.default_rng(seed)
+    chosen = rng.choice(len(source), size=min(WINDOWS, len(source)), replace=False)
+    batch = source.collate(source.windows(np.sort(chosen), rng))
+    text = sentences[batch.text_id]
+    losses = model.loss(batch, text, torch.Generator().manual_seed(seed))
+    scores = {"video": losses.video.item(), "action": losses.action.item()}
+    usable = batch.loss_valid[:, 0] & batch.action_valid[:, 0].all(-1) & batch.has_action
+    if not bool(usable.any()):
+        return scores
+    count = batch.action_valid.shape[-1]
+    scale = model.config.action_normalizer
+    wanted = scale.normalize(batch.action[usable, :count])
+    cache = model.new_cache(batch=int(usable.sum()))
+    context = model.context(text[usable])
+    model.remember(cache, context, batch.anchor[usable], ANCHOR)
+    for steps in (1, 4):
+        generator = torch.Generator().manual_seed(seed)
+        out = model.denoise(cache, context, batch.state[usable, 0], 0, Sampler(steps=steps), generator)
+        scores[f"action_error_{steps}"] = (scale.normalize(out.action.float()) - wanted).square().mean().sqrt().item()
+    scores["action_error_hold"] = wanted.square().mean().sqrt().item()
+    return scores

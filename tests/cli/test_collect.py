@@ -1,0 +1,59 @@
+"""wam collect: the plan, determinism over workers, and going on after a kill."""
+
+import json
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from wam.cli.collect import PLAN_PATH, Collect, main, plan
+
+SMALL = {"tasks": ("reach", "window-close"), "episodes_per_task": 2, "more": {"reach": 3}, "episodes_per_file": 2}
+
+
+def rows(root: Path) -> list[dict[str, object]]:
+    """All rows of a data set, without anything that could hide a difference."""
+    files = sorted((root / "data").rglob("*.parquet"))
+    return [row for path in files for row in pq.read_table(path).to_pylist()]
+
+
+def test_plan_interleaves_tasks() -> None:
+    slots = plan(Collect(out=Path("unused"), tasks=("reach", "push"), episodes_per_task=10, more={"reach": 40}))
+    assert len(slots) == len(set(slots)) == 50
+    first = [slot.task for slot in slots[:10]]
+    assert 7 <= first.count("reach") <= 9
+
+
+def test_plan_refuses_numbers_for_a_task_that_is_not_collected() -> None:
+    with pytest.raises(ValueError, match="'push'"):
+        plan(Collect(out=Path("unused"), tasks=("reach",), more={"push": 3}))
+    with pytest.raises(ValueError, match="at least 1"):
+        plan(Collect(out=Path("unused"), tasks=("reach",), episodes_per_task=0))
+
+
+def test_same_data_whatever_the_workers_and_interruptions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    main(Collect(out=whole, workers=2, **SMALL))  # type: ignore[arg-type]
+
+    import wam.cli.collect as collect
+
+    calls = []
+    add_episode = collect.LeRobotWriter.add_episode
+
+    def add_three(writer: collect.LeRobotWriter, episode: collect.EpisodeData) -> None:
+        calls.append(episode)
+        if len(calls) > 3:
+            raise KeyboardInterrupt
+        add_episode(writer, episode)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(collect.LeRobotWriter, "add_episode", add_three)
+        with pytest.raises(KeyboardInterrupt):
+            main(Collect(out=broken, workers=1, **SMALL))  # type: ignore[arg-type]
+    main(Collect(out=broken, workers=1, **SMALL))  # type: ignore[arg-type]
+    assert json.loads((broken / "meta/info.json").read_text())["total_episodes"] == 5
+    assert rows(broken) == rows(whole)
+    assert (broken / PLAN_PATH).read_text() == (whole / PLAN_PATH).read_text()
+
+    with pytest.raises(ValueError, match="seed = 0, now it is 1"):
+        main(Collect(out=broken, seed=1, **SMALL))  # type: ignore[arg-type]

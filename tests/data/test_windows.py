@@ -1,0 +1,235 @@
+"""Windows put together exactly the rows that belong together."""
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.data.synthetic import EMBODIMENT, CellTokenizer, episode_data, length_of, read_latent, write_dataset
+from wam.data.errors import DatasetError, StaleCacheError
+from wam.data.latent_cache import LatentCache, encode_dataset
+from wam.data.lerobot_reader import LeRobotDataset
+from wam.data.windows import EpisodeSelection, WindowBatch, WindowIndex, WindowSampler, WindowSource, WindowSpec
+
+ALL = EpisodeSelection(split="all")
+M, N = 4, 8
+
+
+def source(dataset: LeRobotDataset, cache: LatentCache, spec: WindowSpec | None = None) -> WindowSource:
+    return WindowSource(dataset, cache, spec or WindowSpec(chunks=M), ALL)
+
+
+def one_window(windows: WindowSource, episode: int, row: int, chunks: int, gap: int = 0) -> WindowBatch:
+    return windows.collate(WindowIndex(*(np.array([value]) for value in (episode, row, chunks, gap))))
+
+
+@pytest.mark.parametrize(("episode", "row", "chunks", "gap"), [(0, 0, 3, 0), (3, 5, 4, 0), (3, 1, 3, 2), (2, 41, 1, 0)])
+def test_alignment(
+    dataset: LeRobotDataset, cache: LatentCache, episode: int, row: int, chunks: int, gap: int
+) -> None:
+    """Anchor at t0; chunk i: frames t0 + 8 i + {2, 4, 6, 8}, actions t0 + 8 i .. + 7, state t0 + 8 i."""
+    batch = one_window(source(dataset, cache), episode, row, chunks, gap)
+    length, columns = length_of(episode), episode_data(episode).columns
+    for view in (0, 1):
+        assert read_latent(batch.anchor[0, :, 0], view) == [(row, episode, view)] * 5
+    for chunk in range(chunks):
+        begin = row + 8 * (gap + chunk)
+        frames = [begin, begin + 2, begin + 4, begin + 6, begin + 8]
+        held = [(min(t, length - 1), episode, view) for view in (0, 1) for t in frames]
+        latent = batch.video[0, :, chunk]
+        assert read_latent(latent, 0) + read_latent(latent, 1) == held
+        assert bool(batch.video_valid[0, chunk]) == (begin + 8 < length)
+        actions = batch.action[0, 8 * chunk : 8 * chunk + 8].numpy()
+        rows = np.arange(begin, begin + 8)
+        np.testing.assert_array_equal(actions, columns["action"][np.minimum(rows, length - 1)])
+        np.testing.assert_array_equal(batch.action_valid[0, chunk], rows < length)
+        np.testing.assert_array_equal(batch.state[0, chunk], columns["observation.state"][begin])
+    assert batch.chunk_index[0].tolist() == [gap + i for i in range(M)]
+    assert batch.chunk_valid[0].tolist() == [i < chunks for i in range(M)]
+    assert batch.loss_valid[0].tolist() == [i < chunks and (i > 0 or gap == 0) for i in range(M)]
+    assert (int(batch.episode), int(batch.row)) == (episode, row)
+    assert source(dataset, cache).sentences[int(batch.text_id)] == episode_data(episode).task
+
+
+def test_two_latent_frames_per_chunk(dataset: LeRobotDataset, cache: LatentCache) -> None:
+    spec = WindowSpec(chunks=2, actions_per_chunk=16, frames_per_chunk=2)
+    batch = one_window(source(dataset, cache, spec), episode=3, row=3, chunks=2)
+    assert batch.video.shape == (1, 5, 4, 8, 16)
+    starts = [read_latent(batch.video[0, :, frame], 0)[0][0] for frame in range(4)]
+    assert starts == [3, 11, 19, 27]
+    np.testing.assert_array_equal(batch.action[0], episode_data(3).columns["action"][3:35])
+    np.testing.assert_array_equal(batch.state[0], episode_data(3).columns["observation.state"][[3, 19]])
+
+
+def test_padding_is_finite_and_invalid(dataset: LeRobotDataset, cache: LatentCache) -> None:
+    batch = one_window(source(dataset, cache), episode=0, row=25, chunks=1)
+    assert batch.action_valid[0].tolist() == [[True] * 5 + [False] * 3] + [[False] * 8] * 3
+    assert not batch.video_valid.any()
+    np.testing.assert_array_equal(batch.action[0, 5:], episode_data(0).columns["action"][[29] * 27])
+    assert torch.isfinite(batch.video).all()
+
+
+def test_shapes_and_types(dataset: LeRobotDataset, cache: LatentCache) -> None:
+    windows = source(dataset, cache)
+    batch = windows.collate(next(WindowSampler(windows, batch_size=6)))
+    shapes = {name: (tuple(value.shape), value.dtype) for name, value in vars(batch).items()}
+    assert shapes == {
+        "anchor": ((6, 5, 1, 8, 16), torch.float32),
+        "video": ((6, 5, M, 8, 16), torch.float32),
+        "action": ((6, M * N, 4), torch.float32),
+        "state": ((6, M, 4), torch.float32),
+        "chunk_index": ((6, M), torch.int64),
+        "chunk_valid": ((6, M), torch.bool),
+        "video_valid": ((6, M), torch.bool),
+        "action_valid": ((6, M, N), torch.bool),
+        "loss_valid": ((6, M), torch.bool),
+        "has_action": ((6,), torch.bool),
+        "text_id": ((6,), torch.int64),
+        "episode": ((6,), torch.int64),
+        "row": ((6,), torch.int64),
+    }
+
+
+def test_every_anchor_is_drawn_once_per_epoch(dataset: LeRobotDataset, cache: LatentCache) -> None:
+    windows = source(dataset, cache)
+    assert len(windows) == dataset.num_rows
+    sampler = WindowSampler(windows, batch_size=1)
+    drawn = [next(sampler) for _ in range(sampler.batches_per_epoch)]
+    seen = {(int(index.episode[0]), int(index.row[0])) for index in drawn}
+    assert seen == {(e, t) for e in range(7) for t in range(length_of(e))}
+    for index in drawn:
+        chunk_starts = range(int(index.row[0]), length_of(int(index.episode[0])), N)
+        assert int(index.chunks[0]) == min(M, len(chunk_starts))
+
+
+def test_short_and_partial_windows_can_be_left_out(dataset: LeRobotDataset, cache: LatentCache) -> None:
+    whole = source(dataset, cache, WindowSpec(chunks=M, min_chunks=2, whole_chunks=True))
+    assert len(whole) == sum(length_of(e) - 2 * N for e in range(7))
+    batch = whole.collate(next(WindowSampler(whole, batch_size=64)))
+    assert torch.equal(batch.video_valid, batch.chunk_valid)
+    assert torch.equal(batch.action_valid.all(-1), batch.chunk_valid)
+    assert (batch.chunk_valid.sum(1) >= 2).all()
+
+
+def test_gaps(dataset: LeRobotDataset, cache: LatentCache) -> None:
+    windows = source(dataset, cache, WindowSpec(chunks=2, gap_probability=0.5))
+    sampler = WindowSampler(windows, batch_size=len(windows))
+    index = next(sampler)
+    available = (np.array([length_of(e) for e in index.episode]) - 1 - index.row) // N + 1
+    can_have = available >= 3
+    assert not index.gap[~can_have].any()
+    assert 0.35 < (index.gap[can_have] > 0).mean() < 0.65
+    assert (index.chunks[index.gap > 0] >= 2).all()
+    assert (index.gap + index.chunks <= available).all()
+    assert set(index.gap[available == 6]) == {0, 1, 2, 3, 4}
+    batch = windows.collate(index)
+    np.testing.assert_array_equal(batch.loss_valid[:, 0], index.gap == 0)
+
+
+def draws(sampler: WindowSampler, count: int) -> list[tuple[list[int], ...]]:
+    indices = [next(sampler) for _ in range(count)]
+    return [tuple(array.tolist() for array in vars(index).values()) for index in indices]
+
+
+def test_sampler_is_deterministic(dataset: LeRobotDataset, cache: LatentCache) -> None:
+    windows = source(dataset, cache, WindowSpec(chunks=2, gap_probability=0.5))
+    first = draws(WindowSampler(windows, 16, seed=3), 40)  # more than two epochs
+    assert first == draws(WindowSampler(windows, 16, seed=3), 40)
+    assert first != draws(WindowSampler(windows, 16, seed=4), 40)
+    epoch = WindowSampler(windows, 16).batches_per_epoch
+    assert first[:epoch] != first[epoch : 2 * epoch]
+
+
+@pytest.mark.parametrize("position", [0, 1, 16, 17, 35])
+def test_sampler_resumes_exactly(dataset: LeRobotDataset, cache: LatentCache, position: int) -> None:
+    windows = source(dataset, cache, WindowSpec(chunks=2, gap_probability=0.5))
+    sampler = WindowSampler(windows, 16, seed=3, rank=0, world_size=1)
+    draws(sampler, position)
+    state = sampler.state_dict()
+    expected = draws(sampler, 20)
+    resumed = WindowSampler(windows, 16, seed=3, rank=0, world_size=1)
+    resumed.load_state_dict(state)
+    assert draws(resumed, 20) == expected
+
+
+@pytest.mark.parametrize("changed", [{"seed": 4}, {"batch_size": 8}, {"world_size": 2}, {"world_size": 2, "rank": 1}])
+def test_sampler_refuses_another_state(dataset: LeRobotDataset, cache: LatentCache, changed: dict[str, int]) -> None:
+    windows = source(dataset, cache)
+    state = WindowSampler(windows, 16, seed=3).state_dict()
+    other = WindowSampler(windows, **{"batch_size": 16, "seed": 3, **changed})
+    with pytest.raises(ValueError, match=next(iter(changed))):
+        other.load_state_dict(state)
+
+
+def test_ranks_never_see_the_same_window(dataset: LeRobotDataset, cache: LatentCache) -> None:
+    windows = source(dataset, cache)
+    seen: list[set[tuple[int, int]]] = []
+    for rank in range(3):
+        sampler = WindowSampler(windows, 8, seed=1, rank=rank, world_size=3)
+        indices = [next(sampler) for _ in range(sampler.batches_per_epoch)]
+        seen.append({(int(e), int(t)) for index in indices for e, t in zip(index.episode, index.row, strict=True)})
+    assert not (seen[0] & seen[1] or seen[0] & seen[2] or seen[1] & seen[2])
+    assert sum(map(len, seen)) == 3 * 8 * (len(windows) // 24)
+
+
+def test_selection_is_a_stable_share_of_episodes() -> None:
+    train, validation = EpisodeSelection(validation_share=0.1), EpisodeSelection("validation", validation_share=0.1)
+    held_out = {e for e in range(5000) if validation.is_drawn(e)}
+    assert 400 < len(held_out) < 600
+    assert {e for e in range(5000) if train.is_drawn(e)} == set(range(5000)) - held_out
+    few, many = ({e for e in range(5000) if EpisodeSelection(labelled_share=s).is_labelled(e)} for s in (0.2, 0.5))
+    assert few < many
+    assert 900 < len(few) < 1100
+    assert few != {e for e in range(5000) if EpisodeSelection(labelled_share=0.2, seed=1).is_labelled(e)}
+    share_of_both = len(few & held_out) / len(held_out)
+    assert 0.1 < share_of_both < 0.3  # labels and split are independent
+
+
+def test_unlabelled_episodes_hide_their_actions(dataset: LeRobotDataset, cache: LatentCache) -> None:
+    selection = EpisodeSelection(split="all", labelled_share=0.5)
+    windows = WindowSource(dataset, cache, WindowSpec(chunks=M), selection)
+    labelled = set(windows.labelled_episodes.tolist())
+    assert 0 < len(labelled) < 7
+    batch = windows.collate(next(WindowSampler(windows, len(windows))))
+    np.testing.assert_array_equal(batch.has_action, [int(e) in labelled for e in batch.episode])
+    assert not batch.action[~batch.has_action].any()
+    assert batch.action[batch.has_action].any()
+    rows = np.concatenate([episode_data(e).columns["action"] for e in sorted(labelled)]).astype(float)
+    np.testing.assert_allclose(windows.normalization().action.mean, rows.mean(0))
+    states = np.concatenate([episode_data(e).columns["observation.state"] for e in range(7)]).astype(float)
+    np.testing.assert_allclose(windows.normalization().state.std, states.std(0))
+
+    dropped = WindowSource(dataset, cache, WindowSpec(chunks=M), replace(selection, drop_unlabelled=True))
+    assert set(dropped.episodes.tolist()) == labelled
+    assert dropped.collate(next(WindowSampler(dropped, 16))).has_action.all()
+
+
+def test_what_cannot_be_drawn_is_said(dataset: LeRobotDataset, cache: LatentCache) -> None:
+    with pytest.raises(DatasetError, match="no window to draw"):
+        source(dataset, cache, WindowSpec(chunks=9, min_chunks=9))
+    with pytest.raises(ValueError, match="16 actions per chunk.*8 rows"):
+        WindowSpec(actions_per_chunk=16)
+    with pytest.raises(StaleCacheError, match="video stride is 2"):
+        source(dataset, cache, WindowSpec(video_stride=1, actions_per_chunk=4))
+    with pytest.raises(DatasetError, match="raise labelled_share"):
+        WindowSource(dataset, cache, WindowSpec(), EpisodeSelection("all", labelled_share=0.0)).normalization()
+
+
+def test_a_cache_of_other_data_is_refused(cache: LatentCache, tmp_path: Path) -> None:
+    with pytest.raises(StaleCacheError, match="encode it again"):
+        source(LeRobotDataset(write_dataset(tmp_path, 1)), cache)
+
+
+def test_a_batch_takes_less_than_10_ms(tmp_path: Path) -> None:
+    dataset = LeRobotDataset(write_dataset(tmp_path / "set", 12))
+    windows = source(dataset, encode_dataset(dataset, CellTokenizer(), EMBODIMENT, tmp_path))
+    sampler = WindowSampler(windows, 64)
+    seconds = []
+    for _ in range(20):
+        start = time.process_time()
+        windows.collate(next(sampler))
+        seconds.append(time.process_time() - start)
+    assert min(seconds) < 0.010

@@ -1,0 +1,164 @@
+"""Loss and sampler belong together: what training masks is what the cache exposes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from tests.models import TINY, tiny_model, tiny_windows, with_changes
+
+from wam.model.attention import ANCHOR
+from wam.model.transformer import Pass
+from wam.world_action_model import Sampler, WorldActionModel, chunk_layout, window_layout
+
+
+@pytest.mark.parametrize("memory", [1, 2, 4])
+def test_cached_inference_equals_the_masked_forward_for_every_chunk(memory: int) -> None:
+    """Text on, also after the memory has slid: 6 chunks over a ring of 1, 2 or 4."""
+    chunks = 6
+    config = replace(TINY, transformer=replace(TINY.transformer, memory=memory))
+    model = tiny_model(config).double()
+    windows, text = tiny_windows(batch=2, chunks=chunks)
+    sigma = torch.rand(2, int(window_layout(config, chunks).sigma_slot.max()) + 1, dtype=torch.float64)
+    sigma[:, 0] = 0
+    context = model.context(text.double())
+    zero = torch.zeros(2, dtype=torch.long)
+    masked = model.transformer(
+        Pass(
+            window_layout(config, chunks),
+            sigma,
+            zero,
+            torch.cat([windows.anchor, windows.video[:, :, :-1], windows.video], dim=2).double(),
+            windows.action.double(),
+            windows.state.double(),
+        ),
+        context,
+    )
+    cache = model.new_cache(batch=2)
+    n = config.transformer.actions_per_chunk
+    model.remember(cache, context, windows.anchor.double(), ANCHOR)
+    for i in range(chunks):
+        levels = torch.stack([sigma[:, 0], sigma[:, 1 + i], sigma[:, 1 + chunks + i]], dim=1)
+        step = Pass(
+            chunk_layout(config).shifted(torch.tensor([i])),
+            levels,
+            zero,
+            windows.video[:, :, i : i + 1].double(),
+            windows.action[:, i * n : (i + 1) * n].double(),
+            windows.state[:, i : i + 1].double(),
+        )
+        cached = model.transformer(step, context, cache)
+        assert torch.allclose(cached.video, masked.video[:, :, i : i + 1], atol=1e-10), f"video of chunk {i}"
+        assert torch.allclose(cached.action, masked.action[:, i * n : (i + 1) * n], atol=1e-10), f"actions of chunk {i}"
+        model.remember(cache, context, windows.video[:, :, i : i + 1].double(), i)
+
+
+def test_denoising_leaves_the_memory_as_it_was() -> None:
+    model = tiny_model()
+    windows, text = tiny_windows(batch=1, chunks=1)
+    context, cache = model.context(text), model.new_cache()
+    model.remember(cache, context, windows.anchor, ANCHOR)
+    before = cache.keys[:, :, :, : cache.kept].clone(), cache.chunk.clone()
+    model.denoise(cache, context, windows.state[:, 0], 0, Sampler(steps=3), torch.Generator().manual_seed(0))
+    assert torch.equal(cache.keys[:, :, :, : cache.kept], before[0]) and torch.equal(cache.chunk, before[1])
+
+
+@pytest.mark.parametrize("hidden", ["chunk_valid", "loss_valid"])
+def test_hidden_chunks_do_not_change_the_loss(hidden: str) -> None:
+    model = tiny_model()
+    windows, text = tiny_windows(batch=2, chunks=3)
+    mask = torch.tensor([[True, True, False], [True, True, False]])
+    windows = with_changes(windows, **{hidden: mask})
+    changed = with_changes(windows, video=windows.video.clone(), action=windows.action.clone())
+    changed.video[:, :, 2] += 3
+    changed.action[:, 8:] -= 2
+    losses = [model.loss(w, text, torch.Generator().manual_seed(1)).total for w in (windows, changed)]
+    assert torch.equal(*losses)
+
+
+def test_video_only_samples_learn_from_video_alone() -> None:
+    model = tiny_model()
+    windows, text = tiny_windows(batch=2, chunks=2)
+    windows = with_changes(windows, has_action=torch.tensor([False, False]))
+    losses = model.loss(windows, text, torch.Generator().manual_seed(1))
+    assert losses.action == 0 and losses.video > 0
+    other = with_changes(windows, action=windows.action + 5, state=windows.state - 1)
+    assert torch.equal(model.loss(other, text, torch.Generator().manual_seed(1)).video, losses.video)
+
+
+def test_one_window_overfits() -> None:
+    torch.manual_seed(0)
+    model = WorldActionModel(TINY)
+    windows, text = tiny_windows(batch=1, chunks=2)
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    first = last = 0.0
+    for step in range(400):
+        loss = model.loss(windows, text, torch.Generator().manual_seed(step)).total
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        first, last = (loss.item() if step == 0 else first), 0.95 * last + 0.05 * loss.item()
+    assert last < 0.1 * first, f"{first:.3f} -> {last:.3f}"
+
+
+@pytest.mark.parametrize("sampler", [Sampler(steps=1), Sampler(steps=4), Sampler(steps=8, solver="unipc", shift=5.0)])
+def test_sampler_recovers_data_from_the_exact_velocity(sampler: Sampler, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With v = (x_sigma - x) / sigma, every solver must land on x."""
+    model = tiny_model()
+    windows, text = tiny_windows(batch=1, chunks=1)
+    context, cache = model.context(text), model.new_cache()
+    model.remember(cache, context, windows.anchor, ANCHOR)
+    wanted_action = TINY.action_normalizer.normalize(windows.action)
+
+    def exact(inputs, *_, **__):  # type: ignore[no-untyped-def]
+        from wam.model.transformer import Velocity
+
+        video_sigma, action_sigma = inputs.sigma[0, 1], inputs.sigma[0, 2]
+        return Velocity((inputs.video - windows.video) / video_sigma, (inputs.action - wanted_action) / action_sigma)
+
+    monkeypatch.setattr(model.transformer, "forward", exact)
+    out = model.denoise(cache, context, windows.state[:, 0], 0, sampler, torch.Generator().manual_seed(0))
+    assert out.video is not None
+    assert torch.allclose(out.video, windows.video, atol=1e-4) and torch.allclose(out.action, windows.action, atol=1e-4)
+
+
+def test_saved_model_is_the_same_model(tmp_path: Path) -> None:
+    model = tiny_model()
+    model.save_pretrained(tmp_path)
+    again = WorldActionModel.from_pretrained(tmp_path)
+    assert again.config == model.config
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values(), strict=True))
+
+
+def test_truncated_weights_are_named(tmp_path: Path) -> None:
+    tiny_model().save_pretrained(tmp_path)
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(ValueError, match="model.safetensors: cannot be read"):
+        WorldActionModel.from_pretrained(tmp_path)
+
+
+def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
+    tiny_model().save_pretrained(tmp_path)
+    deeper = replace(TINY, transformer=replace(TINY.transformer, layers=4))
+    import json
+
+    (tmp_path / "config.json").write_text(json.dumps(deeper.to_dict()))
+    with pytest.raises(ValueError, match="weights are missing"):
+        WorldActionModel.from_pretrained(tmp_path)
+
+
+def test_bidirectional_and_actions_only_models_train_and_sample() -> None:
+    for config in (
+        replace(TINY, dream=False),
+        replace(TINY, transformer=replace(TINY.transformer, autoregressive=False)),
+    ):
+        model = tiny_model(config)
+        windows, text = tiny_windows(batch=2, chunks=2)
+        model.loss(windows, text, torch.Generator().manual_seed(0)).total.backward()
+        context, cache = model.context(text[:1]), model.new_cache()
+        model.remember(cache, context, windows.anchor[:1], ANCHOR)
+        out = model.denoise(cache, context, windows.state[:1, 0], 0, Sampler(), torch.Generator().manual_seed(0))
+        assert out.action.shape == (1, 4, 2) and torch.isfinite(out.action).all()
