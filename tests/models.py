@@ -71,7 +71,9 @@ def tiny_model(config: WorldActionConfig = TINY, seed: int = 0) -> WorldActionMo
     return model
 
 
-def tiny_windows(batch: int, chunks: int, seed: int = 0, config: WorldActionConfig = TINY) -> tuple[TinyWindows, Tensor]:
+def tiny_windows(
+    batch: int, chunks: int, seed: int = 0, config: WorldActionConfig = TINY
+) -> tuple[TinyWindows, Tensor]:
     """Random windows and prompt features."""
     g = torch.Generator().manual_seed(seed)
     (z, h, w), c = config.latent, config.transformer

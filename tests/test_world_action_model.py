@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.models import TINY, tiny_model, tiny_windows, with_changes
 
+from tests.models import TINY, tiny_model, tiny_windows, with_changes
 from wam.model.attention import ANCHOR
 from wam.model.transformer import Pass
 from wam.world_action_model import Sampler, WorldActionModel, chunk_layout, window_layout

@@ -143,7 +143,7 @@ class Sampler:
 
 @dataclass(frozen=True)
 class Imagined:
-    """One denoised chunk: video latents (B, z, K, h, w), or None without dreaming, and actions (B, N, A) in robot units."""
+    """One denoised chunk: video latents (B, z, K, h, w), None without dreaming; actions (B, N, A) in robot units."""
 
     video: Tensor | None
     action: Tensor
@@ -216,14 +216,19 @@ class WorldActionModel(nn.Module):
         shown = windows.video.shape[2] - self.config.transformer.frames_per_chunk
         return torch.cat([windows.anchor, windows.video[:, :, :shown]], dim=2)
 
-    # ---------------------------------------------------------------- acting: remember real frames, denoise the next chunk
+    # ------------------------------------------------------- acting: remember real frames, denoise the next chunk
 
     def new_cache(self, batch: int = 1, memory: int | None = None, dtype: torch.dtype | None = None) -> KVCache:
         """An empty memory for `batch` sessions on the model's device."""
         weight = self.transformer.patch_embedding.weight
         rows, columns = self.config.grid
         return KVCache(
-            self.config.transformer, batch, rows * columns, memory=memory, dtype=dtype or weight.dtype, device=weight.device
+            self.config.transformer,
+            batch,
+            rows * columns,
+            memory=memory,
+            dtype=dtype or weight.dtype,
+            device=weight.device,
         )
 
     def context(self, text: Tensor) -> Context:
@@ -319,14 +324,16 @@ class WorldActionModel(nn.Module):
         try:
             weights = load_file(folder / "model.safetensors")
         except Exception as error:  # safetensors raises its own types for truncated files
-            raise ValueError(f"{folder / 'model.safetensors'}: cannot be read ({error}); copy or train it again") from error
+            raise ValueError(
+                f"{folder / 'model.safetensors'}: cannot be read ({error}); copy or train it again"
+            ) from error
         missing, unexpected = model.load_state_dict(
             {name: tensor.float() for name, tensor in weights.items()}, strict=False
         )
         if missing or unexpected:
             raise ValueError(
                 f"{folder / 'model.safetensors'}: {len(missing)} weights are missing (first: {missing[:1]}), "
-                f"{len(unexpected)} unexpected (first: {unexpected[:1]}); config.json and weights belong to different models"
+                f"{len(unexpected)} unexpected (first: {unexpected[:1]}); they belong to another config.json"
             )
         return model
 

@@ -61,7 +61,7 @@ def episode_data(episode: int, length: int | None = None) -> EpisodeData:
     noise = rng.normal(size=(2, length, 2)).astype(np.float32)
     known = np.stack([rows, np.full(length, episode)], axis=1).astype(np.float32)
     return EpisodeData(
-        images={name: np.stack([picture(t, episode, c) for t in rows]) for c, name in enumerate(CAMERAS)},
+        images={name: np.stack([picture(t, episode, c) for t in range(length)]) for c, name in enumerate(CAMERAS)},
         columns={
             "observation.state": np.concatenate([known, noise[0]], axis=1),
             "action": np.concatenate([-known, noise[1]], axis=1),

@@ -174,7 +174,7 @@ def test_wrong_totals(root: Path) -> None:
     with pytest.raises(RowCountError, match=f"total_frames is {total + 1}, the episodes add up to {total}"):
         LeRobotDataset(root)
     edit_info(root, total_frames=total, total_episodes=8)
-    with pytest.raises(RowCountError, match="info.json promises episodes 0 to 7"):
+    with pytest.raises(RowCountError, match=r"info.json promises episodes 0 to 7"):
         LeRobotDataset(root)
     edit_info(root, total_episodes=7, total_tasks=4)
     with pytest.raises(RowCountError, match="task 3 is missing"):

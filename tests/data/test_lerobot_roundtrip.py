@@ -1,6 +1,7 @@
 """What is written can be read: bit by bit for numbers, frame by frame for pictures."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -132,7 +133,7 @@ def test_fingerprint_depends_on_the_content(tmp_path: Path, dataset_root: Path) 
     assert LeRobotDataset(tmp_path / "other").meta.fingerprint != same
 
 
-def _without(mapping: dict[str, np.ndarray], name: str) -> dict[str, np.ndarray]:
+def _without(mapping: Mapping[str, np.ndarray], name: str) -> dict[str, np.ndarray]:
     return {key: value for key, value in mapping.items() if key != name}
 
 
@@ -142,7 +143,7 @@ NAN[17, 2] = np.nan
 REFUSED = {
     "missing camera": (replace(GOOD, images=_without(GOOD.images, "side")), SpecMismatchError, "missing \\['side'\\]"),
     "small picture": (
-        replace(GOOD, images=GOOD.images | {"top": GOOD.images["top"][:, ::2]}),
+        replace(GOOD, images=dict(GOOD.images) | {"top": GOOD.images["top"][:, ::2]}),
         SpecMismatchError,
         "camera 'top' is uint8 \\(30, 32, 64, 3\\)",
     ),
@@ -152,16 +153,16 @@ REFUSED = {
         "missing \\['action'\\]",
     ),
     "short column": (
-        replace(GOOD, columns=GOOD.columns | {"action": GOOD.columns["action"][:-1]}),
+        replace(GOOD, columns=dict(GOOD.columns) | {"action": GOOD.columns["action"][:-1]}),
         SpecMismatchError,
         "'action': 29",
     ),
     "narrow column": (
-        replace(GOOD, columns=GOOD.columns | {"action": GOOD.columns["action"][:, :3]}),
+        replace(GOOD, columns=dict(GOOD.columns) | {"action": GOOD.columns["action"][:, :3]}),
         SpecMismatchError,
         "expected float32 \\(30, 4\\)",
     ),
-    "NaN": (replace(GOOD, columns=GOOD.columns | {"action": NAN}), NonFiniteError, "'action'.*row 17"),
+    "NaN": (replace(GOOD, columns=dict(GOOD.columns) | {"action": NAN}), NonFiniteError, "'action'.*row 17"),
     "no task": (replace(GOOD, task=" "), SpecMismatchError, "task is empty"),
     "extra type": (replace(GOOD, extra=dict(GOOD.extra) | {"seed": "zero"}), SpecMismatchError, "'seed': 'str'"),
     "extra name": (replace(GOOD, extra={"length": 3}), SpecMismatchError, "'length' is 3"),

@@ -46,7 +46,9 @@ def test_shifting_all_chunks_leaves_the_mask_alone_but_for_the_anchor() -> None:
 
 def test_empty_cache_places_are_never_seen() -> None:
     layout = window_layout(TINY, 2)
-    empty = Layout(**{**vars(layout), "kind": torch.zeros_like(layout.kind), "chunk": torch.full_like(layout.chunk, EMPTY)})
+    empty = Layout(
+        **{**vars(layout), "kind": torch.zeros_like(layout.kind), "chunk": torch.full_like(layout.chunk, EMPTY)}
+    )
     assert not visible(layout, empty, 3).any()
 
 

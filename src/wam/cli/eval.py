@@ -57,8 +57,8 @@ class Loop:
 class Eval:
     """Success rates of a policy in closed loop, with intervals.
 
-    Every finished episode is one line of OUT/episodes.jsonl; a stopped evaluation goes on when the same command is given
-    again. OUT also receives summary.json, summary.md and report.html. All policies see the same initial states.
+    Every finished episode is one line of OUT/episodes.jsonl; a stopped evaluation goes on when the same command is
+    given again. OUT also receives summary.json, summary.md and report.html. All policies see the same initial states.
 
     Example: wam eval runs/mt10 --tasks mt10 --episodes 50 --workers 2 --out runs/eval/mt10
     """
@@ -66,13 +66,13 @@ class Eval:
     out: Path
     """Folder of the results."""
     checkpoint: tyro.conf.Positional[Path | None] = None
-    """Folder written by `wam train`; left out for the baselines."""
+    """Folder written by `wam train`, or the name of a shipped model; left out for the baselines."""
     policy: PolicyKind = "wam"
     """A checkpoint, or a baseline: "constant-hold" (the floor) or "expert" (the ceiling)."""
     tasks: tuple[str, ...] = ("mt10",)
     """Task names or groups (mt10, mt50, easy, medium, hard, very-hard, ml45-train, heldout-tasks)."""
     split: Literal["test", "val", "train"] = "test"
-    """Which initial states: unseen ones to report (test) or to choose a checkpoint by (val), or those of the training data."""
+    """Which initial states: unseen ones to report (test) or to choose a checkpoint by (val), or the training data's."""
     episodes: int = 50
     """Episodes per task: the first so many initial states of the split."""
     look: Look = "train"

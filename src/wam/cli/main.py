@@ -1,23 +1,35 @@
-"""wam: one command, one file per verb."""
+"""wam: one command, one file per verb. Each file holds a dataclass of options and `main(options)`."""
 
 from __future__ import annotations
 
 import importlib
+import logging
 import sys
+from typing import NamedTuple
+
+import tyro
+
+
+class Verb(NamedTuple):
+    """A file of this folder, the name of its options, and a line for the overview."""
+
+    options: str
+    help: str
+
 
 VERBS = {
-    "demo": "watch a shipped nano model act from a sentence, beside what it dreams",
-    "collect": "record demonstrations of scripted experts as a LeRobot data set",
-    "train-tokenizer": "train the small video tokenizer on a data set's pictures",
-    "train": "train a World Action Model on a LeRobot data set",
-    "eval": "measure success on unseen episodes, with intervals",
-    "compare": "compare evaluations on the same episodes, pair by pair",
+    "demo": Verb("Demo", "watch a shipped nano model act from a sentence, beside what it dreams"),
+    "collect": Verb("Collect", "record demonstrations of scripted experts as a LeRobot data set"),
+    "train-tokenizer": Verb("TrainTokenizer", "train the small video tokenizer on a data set's pictures"),
+    "train": Verb("TrainConfig", "train a World Action Model on a LeRobot data set"),
+    "eval": Verb("Eval", "measure success on unseen episodes, with intervals"),
+    "compare": Verb("Compare", "compare evaluations on the same episodes, pair by pair"),
 }
 
 
-def main() -> None:
-    """Run `wam VERB ...`; exit code 2 for an unknown verb."""
-    arguments = sys.argv[1:]
+def main(arguments: list[str] | None = None) -> None:
+    """Run `wam VERB ...`; exit code 2 for an unknown verb, 1 for an error that names its cause."""
+    arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_usage())
         return
@@ -25,10 +37,21 @@ def main() -> None:
     if verb not in VERBS:
         print(f"wam: unknown verb {verb!r}\n\n{_usage()}", file=sys.stderr)
         sys.exit(2)
-    importlib.import_module(f"wam.cli.{verb.replace('-', '_')}").cli(rest)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    module = importlib.import_module(f"wam.cli.{verb.replace('-', '_')}")
+    options = tyro.cli(getattr(module, VERBS[verb].options), args=rest, prog=f"wam {verb}", description=module.__doc__)
+    try:
+        module.main(options)
+    except (ValueError, OSError, ImportError) as error:
+        print(f"wam {verb}: {error}", file=sys.stderr)
+        sys.exit(1)
 
 
 def _usage() -> str:
     width = max(map(len, VERBS)) + 2
-    lines = [f"  {verb:<{width}}{text}" for verb, text in VERBS.items()]
+    lines = [f"  {name:<{width}}{verb.help}" for name, verb in VERBS.items()]
     return "usage: wam VERB [options]    (wam VERB --help shows options and an example)\n\n" + "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,14 +1,14 @@
-"""wam train: learn to imagine and to act from a LeRobot data set."""
+"""wam train: learn to imagine and to act from a LeRobot data set.
+
+Example:
+    wam train --data data/nano --tokenizer runs/tokenizer --out runs/nano --minutes 60
+"""
 
 from __future__ import annotations
 
 import json
-import logging
-import sys
-from pathlib import Path
 
 import torch
-import tyro
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -30,9 +30,7 @@ def main(config: TrainConfig) -> None:
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress:
         encoding = progress.add_task("encoding latents", total=None)
-        trainer = build(
-            config, progress=lambda done, total: progress.update(encoding, completed=done, total=total)
-        )
+        trainer = build(config, progress=lambda done, total: progress.update(encoding, completed=done, total=total))
         progress.remove_task(encoding)
         if config.compile:
             for block in trainer.bare.transformer.blocks:
@@ -46,16 +44,8 @@ def main(config: TrainConfig) -> None:
         trainer.run(watch)
     plot_losses(config.out / LOG, config.out / "loss.png")
     summary = {"model": str(config.out / MODEL), "steps": trainer.step, "seconds": round(trainer.seconds, 1)}
-    console.print(f"{config.out / MODEL}: {trainer.step} steps in {trainer.seconds / 60:.1f} min; see {config.out / 'loss.png'}")
+    console.print(
+        f"{config.out / MODEL}: {trainer.step} steps in {trainer.seconds / 60:.1f} min; see {config.out / 'loss.png'}"
+    )
     if config.json:
         print(json.dumps(summary))
-
-
-def cli(arguments: list[str] | None = None) -> None:
-    """Parse the command line and run."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    main(tyro.cli(TrainConfig, args=arguments, prog="wam train"))
-
-
-if __name__ == "__main__":
-    cli()

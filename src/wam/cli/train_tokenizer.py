@@ -1,7 +1,7 @@
 """wam train-tokenizer: train the small video tokenizer on the pictures of a LeRobot data set.
 
 Example:
-    wam train-tokenizer --data data/nano --out runs/tokenizer --training.minutes 10 --threads 2
+    wam train-tokenizer --data data/nano --out runs/tokenizer --minutes 10
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import logging
 import os
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -35,8 +36,8 @@ MONTAGE_FILE = "montage.png"
 class TrainTokenizer:
     """Train the small video tokenizer on the pictures of a LeRobot data set.
 
-    The output folder receives the tokenizer (`config.json`, `model.safetensors`), `log.jsonl`, `report.json` with the PSNR on
-    held-out episodes, and `montage.png`: real frames above their reconstructions. Look at it before you go on.
+    The output folder receives the tokenizer (`config.json`, `model.safetensors`), `log.jsonl`, `report.json` with the
+    PSNR on held-out episodes, and `montage.png`: real frames above their reconstructions. Look at it before you go on.
 
     Example: wam train-tokenizer --data data/nano --out runs/tokenizer --minutes 10
     """
@@ -100,14 +101,11 @@ def _load(config: TrainTokenizer, robot: Embodiment, progress: Progress) -> tupl
         chosen = np.linspace(0, len(chosen) - 1, config.max_episodes).astype(int).tolist()
     train, held_out = split_episodes(len(chosen), config.validation_episodes)
     bar = progress.add_task("reading frames", total=len(chosen))
-    stores = []
-    for part in (train, held_out):
-        done = progress.tasks[bar].completed
-        episodes = [chosen[i] for i in part]
-        stores.append(
-            load_frames(dataset, robot, episodes, lambda count, done=done: progress.update(bar, completed=done + count))
-        )
-    return stores[0], stores[1]
+
+    def load(part: list[int]) -> FrameStore:
+        return load_frames(dataset, robot, [chosen[i] for i in part], lambda _: progress.advance(bar))
+
+    return load(train), load(held_out)
 
 
 def _trainer(config: TrainTokenizer, robot: Embodiment, store: FrameStore) -> TokenizerTrainer:
@@ -147,7 +145,7 @@ def latency(tokenizer: NanoTokenizer, repeats: int = 50) -> dict[str, float]:
     frames = torch.zeros(1, 3, 4, *tokenizer.config.canvas)
     latent, encoding = tokenizer.encode_first(frames[:, :, :1])
     _, decoding = tokenizer.decode_first(latent)
-    calls = {
+    calls: dict[str, Callable[[], object]] = {
         "encode_first": lambda: tokenizer.encode_first(frames[:, :, :1]),
         "encode_next": lambda: tokenizer.encode_next(encoding, frames),
         "decode_first": lambda: tokenizer.decode_first(latent),

@@ -20,7 +20,7 @@ import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from wam.data.errors import MissingFileError, NonFiniteError, StaleCacheError, TokenizerMemoryError
 from wam.data.files import FolderLock, write_json
 from wam.data.lerobot_reader import LeRobotDataset
-from wam.encoders.video import FRAMES_PER_LATENT, VideoTokenizer, frames_to_video
+from wam.encoders.video import FRAMES_PER_LATENT, frames_to_video
 from wam.robot.canvas import compose
 from wam.robot.embodiment import Embodiment
 
@@ -41,6 +41,16 @@ ROWS_PER_BLOCK = 1024
 """Rows decoded at a time; after each block the files are flushed and the progress is noted."""
 MEMORY_TOLERANCE = 0.05
 """Largest difference (latents have unit variance) between streaming two groups and encoding the second one alone."""
+
+
+class StreamingEncoder(Protocol):
+    """The half of a `wam.encoders.video.VideoTokenizer` that is needed here."""
+
+    def encode_first(self, frame: Tensor) -> tuple[Tensor, Any]:
+        """Frame (B, 3, 1, H, W) -> latent (B, z, 1, h, w) and the stream's state."""
+
+    def encode_next(self, state: Any, frames: Tensor) -> tuple[Tensor, Any]:
+        """The next frames (B, 3, 4 n, H, W) -> latents (B, z, n, h, w) and the new state."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +110,7 @@ class LatentCache:
 
 def encode_dataset(
     dataset: LeRobotDataset,
-    tokenizer: VideoTokenizer,
+    tokenizer: StreamingEncoder,
     embodiment: Embodiment,
     out_dir: Path,
     batch: int = 64,
@@ -155,7 +165,7 @@ def encode_dataset(
     return LatentCache.open(folder, dataset)
 
 
-def cache_key(dataset: LeRobotDataset, tokenizer: VideoTokenizer, embodiment: Embodiment) -> str:
+def cache_key(dataset: LeRobotDataset, tokenizer: StreamingEncoder, embodiment: Embodiment) -> str:
     """Hash of everything that the latents depend on."""
     parts: dict[str, Any] = {
         "dataset": dataset.meta.fingerprint,
@@ -167,7 +177,7 @@ def cache_key(dataset: LeRobotDataset, tokenizer: VideoTokenizer, embodiment: Em
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def tokenizer_fingerprint(tokenizer: VideoTokenizer) -> str:
+def tokenizer_fingerprint(tokenizer: StreamingEncoder) -> str:
     """Hash of class and weights of a tokenizer that is a torch module."""
     if not isinstance(tokenizer, nn.Module):
         raise TypeError(f"tokenizer is a {type(tokenizer).__name__}, expected a torch module, whose weights are hashed")
@@ -194,7 +204,7 @@ def group_rows(row: np.ndarray, last: np.ndarray | int, video_stride: int) -> np
 
 @torch.inference_mode()
 def check_memory(
-    tokenizer: VideoTokenizer, canvases: np.ndarray, video_stride: int, device: torch.device | str
+    tokenizer: StreamingEncoder, canvases: np.ndarray, video_stride: int, device: torch.device | str
 ) -> tuple[int, int, int]:
     """Latent shape (z, h, w). Raises TokenizerMemoryError if a group depends on more than the frame before it."""
     starts = np.array([0, FRAMES_PER_LATENT * video_stride])
@@ -219,7 +229,7 @@ def check_memory(
 @torch.inference_mode()
 def _encode_block(
     dataset: LeRobotDataset,
-    tokenizer: VideoTokenizer,
+    tokenizer: StreamingEncoder,
     embodiment: Embodiment,
     episodes: range,
     batch: int,
@@ -249,7 +259,8 @@ def _video(frames: np.ndarray, device: torch.device | str) -> Tensor:
 
 def _half(latent: Tensor, episodes: range) -> np.ndarray:
     """(B, z, 1, h, w) -> float16 (B, z, h, w), refusing what float16 cannot hold."""
-    half: np.ndarray = latent[:, :, 0].float().cpu().numpy().astype(np.float16)
+    with np.errstate(over="ignore"):
+        half: np.ndarray = latent[:, :, 0].float().cpu().numpy().astype(np.float16)
     if not np.isfinite(half).all():
         raise NonFiniteError(
             f"latents of episodes {episodes.start} to {episodes.stop - 1} hold NaN or values beyond 65504; "

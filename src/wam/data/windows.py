@@ -311,7 +311,7 @@ class WindowSampler:
             )
         self.source = source
         self.batch_size = batch_size
-        self._identity = {"seed": seed, "rank": rank, "world_size": world_size, "windows": len(source)}
+        self._identity = {"seed": seed, "batch_size": batch_size, "world_size": world_size, "windows": len(source)}
         self._seed, self._rank, self._world_size = seed, rank, world_size
         self._epoch = self._batch = 0
         self._order = self._order_of_epoch()
@@ -335,13 +335,12 @@ class WindowSampler:
         return self.source.windows(anchors, rng)
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain numbers from which `load_state_dict` goes on."""
-        return {**self._identity, "batch_size": self.batch_size, "epoch": self._epoch, "batch": self._batch}
+        """Plain numbers from which `load_state_dict` goes on, the same on every rank."""
+        return {**self._identity, "epoch": self._epoch, "batch": self._batch}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where `state` was taken. Raises ValueError if seed, ranks, batch size or windows differ."""
-        ours = {**self._identity, "batch_size": self.batch_size}
-        for name, value in ours.items():
+        for name, value in self._identity.items():
             if state[name] != value:
                 raise ValueError(
                     f"WindowSampler: the saved {name} is {state[name]}, now it is {value}; keep it to resume"

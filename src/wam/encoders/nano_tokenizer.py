@@ -1,17 +1,18 @@
-"""A small causal video tokenizer for fixed cameras: the 8 x 8 x 4 contract of the real video VAE at a fraction of its cost.
+"""A small causal video tokenizer for fixed cameras: the 8 x 8 x 4 contract of the real video VAE, far cheaper.
 
-Four convolutional networks on an H/4 and an H/8 grid, E1 and D1 each beside one linear map of 8 x 8 patches that starts as the
-principal components of the data, so that training begins where a linear codec ends:
+Four convolutional networks on an H/4 and an H/8 grid, E1 and D1 each beside one linear map of 8 x 8 patches that
+starts as the principal components of the data, so that training begins where a linear codec ends:
 
     first frame   z_0 = E1(x_0)                                        x_0 = D1(z_0)
     group         z_g = E1(x_4) + E4(x_0, x_1, x_2, x_3, x_4)          x_1..x_4 = D1(z_g) + D4(z_{g-1}, z_g)
 
-x_4 is the group's last frame (the robot's present), x_0 the frame before the group. A group's latent is thus the latent of its last
-frame plus a learned correction for what moved: static things have the same latent in every frame, which makes them easy to predict.
-Encoding streams with the last raw frame as state, decoding with the last latent frame: bounded memory, and no error that grows.
+x_4 is the group's last frame (the robot's present), x_0 the frame before the group. A group's latent is thus the
+latent of its last frame plus a learned correction for what moved: static things have the same latent in every
+frame, which makes them easy to predict. Encoding streams with the last raw frame as state, decoding with the last
+latent frame: bounded memory, and no error that grows.
 
-The cameras do not move, so the mean picture of the data set is subtracted, and every grid has a learned bias per position: the
-network knows the background by heart and spends its latent channels on what differs from it.
+The cameras do not move, so the mean picture of the data set is subtracted, and every grid has a learned bias per
+position: the network knows the background by heart and spends its latent channels on what differs from it.
 """
 
 import dataclasses
@@ -20,6 +21,7 @@ import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -37,7 +39,7 @@ MODEL_TYPE = "nano_tokenizer"
 
 @dataclass(frozen=True)
 class NanoTokenizerConfig:
-    """Size of a `NanoTokenizer`. `width` and `depth` count channels and residual blocks, on the H/4 and on the H/8 grid."""
+    """Size of a `NanoTokenizer`. `width` and `depth`: channels and residual blocks, on the H/4 and on the H/8 grid."""
 
     z_channels: int = 16
     width: tuple[int, int] = (64, 96)
@@ -92,7 +94,8 @@ class ResidualBlock(nn.Module):
         nn.init.zeros_(self.second.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.second(functional.silu(self.first(functional.silu(x))))
+        change: Tensor = self.second(functional.silu(self.first(functional.silu(x))))
+        return x + change
 
 
 class PositionBias(nn.Module):
@@ -111,7 +114,7 @@ def _blocks(count: int, width: int) -> list[ResidualBlock]:
 
 
 def _analysis(frames: int, config: NanoTokenizerConfig) -> nn.Sequential:
-    """Pictures (B, 3 frames, H, W) -> features (B, z, H/8, W/8). Space-to-depth is a convolution whose stride is its kernel."""
+    """Pictures (B, 3 frames, H, W) -> features (B, z, H/8, W/8). Stride = kernel: space-to-depth and a matrix."""
     (fine, coarse), (fine_depth, coarse_depth) = config.width, config.depth
     return nn.Sequential(
         nn.Conv2d(3 * frames, fine, PATCH, stride=PATCH),
@@ -140,11 +143,17 @@ def _synthesis(latents: int, frames: int, config: NanoTokenizerConfig) -> nn.Seq
     )
 
 
-class NanoTokenizer(nn.Module):
-    """Causal video autoencoder for one fixed canvas; see the module text. Implements `wam.encoders.video.VideoTokenizer`.
+def _silence(network: nn.Sequential) -> None:
+    """Set the last layer to zero: the network adds nothing until it has learned something."""
+    for parameter in network[-1].parameters():
+        nn.init.zeros_(parameter)
 
-    `encode` and `decode` work with normalised latents; `analyse`, `normalise` and `synthesise` are the differentiable parts that
-    training puts together itself (`wam.train.tokenizer`).
+
+class NanoTokenizer(nn.Module):
+    """Causal video autoencoder for one fixed canvas; see the module text. A `wam.encoders.video.VideoTokenizer`.
+
+    `encode` and `decode` work with normalised latents; `analyse`, `normalise`, `synthesise_first` and `synthesise_next`
+    are the differentiable parts that training puts together itself (`wam.train.tokenizer`).
     """
 
     background: Tensor
@@ -162,12 +171,11 @@ class NanoTokenizer(nn.Module):
         self.encode_linear = nn.Conv2d(3, config.z_channels, SPATIAL_FACTOR, stride=SPATIAL_FACTOR, bias=False)
         self.decode_linear = nn.ConvTranspose2d(config.z_channels, 3, SPATIAL_FACTOR, stride=SPATIAL_FACTOR, bias=False)
         for network in (self.encode_frame, self.encode_group, self.decode_frame, self.decode_group):
-            nn.init.zeros_(network[-1].weight)  # a frame starts as its linear code, a group as "nothing moved"
-            nn.init.zeros_(network[-1].bias)
+            _silence(network)  # a frame starts as its linear code, a group as "nothing moved"
         self.register_buffer("background", torch.zeros(3, *config.canvas))
         self.register_buffer("latent_mean", torch.zeros(config.z_channels))
         self.register_buffer("latent_std", torch.ones(config.z_channels))
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @property
     def z_channels(self) -> int:
@@ -177,7 +185,7 @@ class NanoTokenizer(nn.Module):
     def spatial_factor(self) -> int:
         return SPATIAL_FACTOR
 
-    # -- the contract ---------------------------------------------------------------------------------------------------------
+    # -- the contract --------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
     def encode(self, video: Tensor) -> Tensor:
@@ -226,7 +234,7 @@ class NanoTokenizer(nn.Module):
         frames = self.synthesise_next(previous, latents).clamp(-1, 1).to(latents.dtype)
         return frames, NanoDecodeState(latents[:, :, -1])
 
-    # -- the four networks, time folded into the batch ------------------------------------------------------------------------
+    # -- the four networks, time folded into the batch -----------------------------------------------------------------
 
     def analyse(self, video: Tensor) -> Tensor:
         """(B, 3, 1 + 4 (F - 1), H, W) -> latents before normalisation (B, z, F, h, w)."""
@@ -234,7 +242,7 @@ class NanoTokenizer(nn.Module):
         return first if video.shape[2] == 1 else torch.cat([first, self.analyse_groups(video)], dim=2)
 
     def analyse_groups(self, video: Tensor) -> Tensor:
-        """Frame before and n groups (B, 3, 1 + 4 n, H, W) -> the groups' latents before normalisation (B, z, n, h, w)."""
+        """Frame before and n groups (B, 3, 1 + 4 n, H, W) -> latents of the groups, not normalised (B, z, n, h, w)."""
         group = contract.FRAMES_PER_LATENT
         appearance = self._analyse_frames(video[:, :, group::group])
         windows = self._centre(video).unfold(2, 1 + group, group)  # (B, 3, n, H, W, 5)
@@ -248,15 +256,14 @@ class NanoTokenizer(nn.Module):
         return self._synthesise_frames(latent)
 
     def synthesise_next(self, previous: Tensor, latents: Tensor) -> Tensor:
-        """Normalised latents of n groups and of their predecessors, both (B, z, n, h, w) -> frames (B, 3, 4 n, H, W), not clipped."""
+        """Normalised latents of n groups and of their predecessors, (B, z, n, h, w) each -> frames (B, 3, 4 n, H, W),
+        not clipped."""
         batch, _, count = latents.shape[:3]
         group = contract.FRAMES_PER_LATENT
-        present = self._synthesise_frames(latents)  # (B, 3, n, H, W)
-        motion = self.decode_group(self._to_weights(_fold_time(torch.cat([previous, latents], dim=1))))
-        motion = (
-            motion.unflatten(1, (group, 3)).unflatten(0, (batch, count)).permute(0, 3, 1, 2, 4, 5)
-        )  # (B, 3, n, 4, H, W)
-        return (present.unsqueeze(3) + motion).flatten(2, 3)
+        present = self._synthesise_frames(latents)
+        motion: Tensor = self.decode_group(self._to_weights(_fold_time(torch.cat([previous, latents], dim=1))))
+        motion = motion.view(batch, count, group, 3, *motion.shape[-2:]).permute(0, 3, 1, 2, 4, 5)
+        return (present.unsqueeze(3) + motion).flatten(2, 3)  # (B, 3, n, 1 and 4, H, W)
 
     def normalise(self, raw: Tensor) -> Tensor:
         """Latents (B, z, F, h, w) -> zero mean and unit variance per channel, in float32."""
@@ -268,7 +275,7 @@ class NanoTokenizer(nn.Module):
         return self._to_weights(video - self.background.unsqueeze(1))
 
     def _to_weights(self, x: Tensor) -> Tensor:
-        return x.to(self.encode_frame[0].weight.dtype)
+        return x.to(self.encode_linear.weight.dtype)
 
     def _analyse_frames(self, frames: Tensor) -> Tensor:
         batch, count = frames.shape[0], frames.shape[2]
@@ -282,18 +289,21 @@ class NanoTokenizer(nn.Module):
 
     @torch.no_grad()
     def start_from_principal_components(self, frames: Tensor, weight: Tensor) -> None:
-        """Set the linear maps from frames (B, 3, 1, H, W): the z patterns of 8 x 8 patches that hold most of their
-        difference from the background, each pixel counted by weight (B, 1, 1, H, W). Call once, before training."""
+        """Set the two linear maps from frames (B, 3, 1, H, W), before training.
+
+        They become the z patterns of 8 x 8 patches that hold most of the frames' difference from the background, each
+        patch counted by the mean of weight (B, 1, 1, H, W) on it.
+        """
         size = SPATIAL_FACTOR
         patches = functional.unfold(_fold_time(self._centre(frames)), size, stride=size).transpose(1, 2).flatten(0, 1)
         counts = functional.avg_pool2d(weight[:, 0], size).flatten()[:, None]
-        spread, patterns = torch.linalg.eigh((patches * counts).T @ patches / counts.sum())
+        _, patterns = torch.linalg.eigh((patches * counts).T @ patches / counts.sum())
         top = patterns[:, -self.z_channels :].T.flip(0)  # (z, 3 x 8 x 8), largest first
         scale = (patches @ top.T).std(0).clamp(min=1e-3)
         self.encode_linear.weight.copy_(top.view(-1, 3, size, size))
         self.decode_linear.weight.copy_((top * scale[:, None]).view(-1, 3, size, size))
 
-    # -- files ----------------------------------------------------------------------------------------------------------------
+    # -- files ---------------------------------------------------------------------------------------------------------
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write `config.json` and `model.safetensors` to `folder` (made when missing), each atomically."""
@@ -326,7 +336,7 @@ def _fold_time(video: Tensor) -> Tensor:
 
 def _unfold_time(pictures: Tensor, batch: int, count: int) -> Tensor:
     """(B F, C, H, W) -> (B, C, F, H, W)."""
-    return pictures.unflatten(0, (batch, count)).transpose(1, 2)
+    return pictures.reshape(batch, count, *pictures.shape[1:]).transpose(1, 2)
 
 
 def _local_folder(source: str | Path) -> Path:
@@ -349,8 +359,7 @@ def _read_config(file: Path) -> NanoTokenizerConfig:
     known = {field.name for field in dataclasses.fields(NanoTokenizerConfig)}
     if unknown := set(settings) - known:
         raise ValueError(
-            f"{file}: unknown fields {sorted(unknown)}, expected only {sorted(known)}; it was written by another version"
+            f"{file}: unknown fields {sorted(unknown)}, known are {sorted(known)}; another version wrote it"
         )
-    return NanoTokenizerConfig(
-        **{key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()}
-    )
+    values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in settings.items()}
+    return NanoTokenizerConfig(**values)

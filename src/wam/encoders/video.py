@@ -1,18 +1,19 @@
 """What the world action model expects of a video tokenizer, whichever network does the work.
 
-**Grid.** Video is `(B, 3, T, H, W)`, float in [-1, 1]. Latents are `(B, z, F, H / s, W / s)`, about zero mean and unit variance per
-channel, with s = `spatial_factor` (8 for the nano tokenizer and Wan 2.1, 16 for Wan 2.2).
+**Grid.** Video is `(B, 3, T, H, W)`, float in [-1, 1]. Latents are `(B, z, F, H / s, W / s)`, about zero mean and
+unit variance per channel, with s = `spatial_factor` (8 for the nano tokenizer and Wan 2.1, 16 for Wan 2.2).
 
-**Time.** The first raw frame becomes a latent frame of its own; after it, every 4 raw frames become one: T = 1 + 4 (F - 1). So one
-observation is enough to start, and one latent frame is ready each time the camera has delivered four more pictures.
+**Time.** The first raw frame becomes a latent frame of its own; after it, every 4 raw frames become one: T = 1 + 4
+(F - 1). So one observation is enough to start, and one latent frame is ready each time the camera has delivered
+four more pictures.
 
     raw      0 | 1 2 3 4 | 5 6 7 8 | ...
     latent   0 |    1    |    2    | ...
 
-**Causality.** Latent frame f depends on raw frames up to 4 f only, and decoded frames up to 4 f on latent frames up to f only.
-Therefore encoding can stream: `encode_first`, then `encode_next` with the state the previous call returned, gives exactly what
-`encode` gives for the whole video. States are immutable: a call never changes the state it was handed, so a state can be kept and
-used twice (for example to imagine two futures from one present).
+**Causality.** Latent frame f depends on raw frames up to 4 f only, and decoded frames up to 4 f on latent frames up
+to f only. Therefore encoding can stream: `encode_first`, then `encode_next` with the state the previous call
+returned, gives exactly what `encode` gives for the whole video. States are immutable: a call never changes the
+state it was handed, so a state can be kept and used twice (for example to imagine two futures from one present).
 """
 
 from typing import Any, Protocol, runtime_checkable
@@ -59,8 +60,8 @@ def latent_frames(raw_frames: int) -> int:
     """Number of latent frames F of T raw frames: T = 1 + 4 (F - 1). Raises ValueError when no F fits."""
     if raw_frames < 1 or (raw_frames - 1) % FRAMES_PER_LATENT:
         raise ValueError(
-            f"video has {raw_frames} raw frames, expected 1 + 4 n (1, 5, 9, ...): the first frame alone, then groups of "
-            f"{FRAMES_PER_LATENT}; drop or add frames"
+            f"video has {raw_frames} raw frames, expected 1 + 4 n (1, 5, 9, ...): the first alone, then "
+            f"groups of {FRAMES_PER_LATENT}; drop or add frames"
         )
     return 1 + (raw_frames - 1) // FRAMES_PER_LATENT
 
@@ -73,7 +74,7 @@ def raw_frames(latent_frames: int) -> int:
 
 
 def check_video(video: Tensor, spatial_factor: int, canvas: tuple[int, int] | None = None) -> None:
-    """Raise ValueError unless `video` is float (B, 3, T, H, W) with H and W multiples of the factor (and equal to `canvas`)."""
+    """Raise ValueError unless `video` is float (B, 3, T, H, W) with H, W multiples of the factor (and the canvas)."""
     if video.ndim != 5 or video.shape[1] != 3:
         raise ValueError(f"video has shape {tuple(video.shape)}, expected (B, 3, T, H, W)")
     if not video.is_floating_point():
@@ -98,7 +99,7 @@ def check_first(frame: Tensor) -> None:
 
 
 def check_groups(frames: Tensor) -> int:
-    """Number of groups of 4 in `frames` (B, 3, 4 n, H, W). Raises ValueError when the frames do not fill whole groups."""
+    """Number of groups of 4 in `frames` (B, 3, 4 n, H, W). Raises ValueError when frames are left over."""
     count = frames.shape[2]
     if count == 0 or count % FRAMES_PER_LATENT:
         raise ValueError(

@@ -61,7 +61,9 @@ class _Session:
     chunk: int = ANCHOR
     encoder_state: Any = None
     anchor: Tensor | None = None
-    recent: list[tuple[int, Tensor]] | None = None  # (chunk, latents) still in the ring, to rewrite it under a new prompt
+    recent: list[tuple[int, Tensor]] | None = (
+        None  # (chunk, latents) still in the ring, to rewrite it under a new prompt
+    )
     last_latent: Tensor | None = None
 
 
@@ -69,7 +71,11 @@ class WamPolicy:
     """A World Action Model as a `Policy`."""
 
     def __init__(
-        self, model: WorldActionModel, tokenizer: VideoTokenizer, text_encoder: TextEncoder, config: LoopConfig | None = None
+        self,
+        model: WorldActionModel,
+        tokenizer: VideoTokenizer,
+        text_encoder: TextEncoder,
+        config: LoopConfig | None = None,
     ) -> None:
         self.model, self.tokenizer, self.text_encoder = model.eval(), tokenizer, text_encoder
         self.config = config or LoopConfig()
@@ -77,7 +83,8 @@ class WamPolicy:
         whole = self.embodiment.actions_per_chunk
         if self.config.memory == "slide" and self.execute != whole:
             raise ValueError(
-                f"execute={self.execute}: a sliding memory takes whole chunks of {whole} steps; use memory='none' to replan earlier"
+                f"execute={self.execute}: a sliding memory takes whole chunks of {whole} steps; use memory='none' to "
+                "replan earlier"
             )
         if not 1 <= self.execute <= whole:
             raise ValueError(f"execute={self.execute}: a chunk has 1 to {whole} steps")
@@ -156,7 +163,9 @@ class WamPolicy:
         """The sentence, and the empty one where guidance asks for it."""
         sentences = [instruction] if self.config.sampler.guidance == 1.0 else [instruction, ""]
         features = [
-            self.text_encoder.encode([self.embodiment.prompt(s)]) if s else torch.zeros_like(self.text_encoder.encode(["."]))
+            self.text_encoder.encode([self.embodiment.prompt(s)])
+            if s
+            else torch.zeros_like(self.text_encoder.encode(["."]))
             for s in sentences
         ]
         return [

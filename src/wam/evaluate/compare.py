@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from wam.evaluate.results import EpisodeRecord, ResultFolder, ResultFolderError
@@ -59,7 +60,10 @@ class Comparison:
             )
         better, worse = (self.a, self.b) if points > 0 else (self.b, self.a)
         near, far = sorted((abs(low), abs(high)))  # both limits lie on the same side of 0
-        return f"{better} is better than {worse} by {abs(points):.1f} points [{near:.1f}, {far:.1f}] (n = {self.n}, paired)"
+        return (
+            f"{better} is better than {worse} by {abs(points):.1f} points [{near:.1f}, {far:.1f}] "
+            f"(n = {self.n}, paired)"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         return {**dataclasses.asdict(self), "distinguishable": self.distinguishable, "verdict": self.verdict}
@@ -113,16 +117,19 @@ def compare(a: Sequence[EpisodeRecord], b: Sequence[EpisodeRecord], name_a: str,
 
 def rich_table(comparison: Comparison) -> Table:
     """For the terminal: one row per task, the verdict below."""
-    table = Table(title=f"A = {comparison.a}, B = {comparison.b}", title_justify="left", header_style="bold")
-    table.add_column("task")
-    for name in ("A", "B", "A - B", "95 % interval", "only A", "only B", "p"):
-        table.add_column(name, justify="right")
+    title = f"A = {comparison.a}, B = {comparison.b}"
+    table = Table(title=title, title_justify="left", header_style="bold", box=SIMPLE_HEAD)
+    table.add_column("task", no_wrap=True)
+    for name in ("A", "B", "A - B", "95 % interval", "only A/B"):
+        table.add_column(name, justify="right", no_wrap=True)
     table.add_column("")
     for row in comparison.tasks:
-        table.add_row(row.task, *_task_cells(row), style=None if row.paired.distinguishable else "dim")
+        *cells, _, verdict = _task_cells(row)
+        table.add_row(row.task, *cells, "\u2248" if verdict else "", style="dim" if verdict else None)
     table.add_section()
-    table.add_row("mean over tasks", "", "", *_points(comparison.over_tasks), "", "", f"{comparison.p_value:.3f}", "")
-    table.caption = _caption(comparison)
+    sign = "" if comparison.distinguishable else "\u2248"
+    table.add_row("mean over tasks", "", "", *_points(comparison.over_tasks), "", sign, style="bold")
+    table.caption = f"\u2248 not distinguishable. {_caption(comparison)}"
     table.caption_justify = "left"
     return table
 
@@ -132,12 +139,12 @@ def markdown(comparison: Comparison) -> str:
     lines = [
         f"A = {comparison.a}, B = {comparison.b}",
         "",
-        "| task | A | B | A - B (points) | 95 % interval | only A | only B | p | |",
-        "|---|--:|--:|--:|--:|--:|--:|--:|---|",
+        "| task | A | B | A - B (points) | 95 % interval | only A/B | p | |",
+        "|---|--:|--:|--:|--:|--:|--:|---|",
     ]
     lines += ["| " + " | ".join((row.task, *_task_cells(row))) + " |" for row in comparison.tasks]
     value, limits = _points(comparison.over_tasks)
-    lines += [f"| **mean over tasks** | | | **{value}** | **{limits}** | | | {comparison.p_value:.3f} | |"]
+    lines += [f"| **mean over tasks** | | | **{value}** | **{limits}** | | {comparison.p_value:.3f} | |"]
     return "\n".join([*lines, "", _caption(comparison)]) + "\n"
 
 
@@ -157,8 +164,7 @@ def _task_cells(row: TaskComparison) -> tuple[str, ...]:
         f"{row.successes_a}/{paired.n}",
         f"{row.successes_b}/{paired.n}",
         *_points(paired.difference),
-        str(paired.only_a),
-        str(paired.only_b),
+        f"{paired.only_a}/{paired.only_b}",
         f"{paired.p_value:.3f}",
         "" if paired.distinguishable else "not distinguishable",
     )

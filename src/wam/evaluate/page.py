@@ -14,7 +14,7 @@ body { margin: 0; background: var(--paper); color: var(--ink);
   font: 16px/1.55 ui-sans-serif, system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", "DejaVu Sans",
   sans-serif; }
 main { max-width: 1080px; margin: 0 auto; padding: 48px 24px 64px; }
-h1 { font-size: 2rem; line-height: 1.2; letter-spacing: -.02em; margin: 0 0 6px; font-weight: 680; }
+h1 { font-size: 2rem; line-height: 1.2; letter-spacing: -.02em; margin: 0 0 24px; font-weight: 680; }
 h2 { font-size: 1.2rem; letter-spacing: -.01em; margin: 0 0 14px; font-weight: 640; }
 h3 { font-size: .8rem; text-transform: uppercase; letter-spacing: .07em; color: var(--soft); margin: 0 0 8px;
   font-weight: 600; }
@@ -22,7 +22,7 @@ h3 .quiet { text-transform: none; letter-spacing: 0; font-weight: 400; margin-le
 p { margin: 0 0 10px; }
 .note { color: var(--soft); font-size: .85rem; margin: 12px 0 0; }
 .soft { color: var(--soft); }
-.lead { color: var(--soft); font-size: 1.05rem; margin-bottom: 28px; }
+.lead { color: var(--soft); font-size: 1.05rem; margin: -18px 0 28px; }
 section { background: var(--card); border: 1px solid var(--line); border-radius: 14px; padding: 24px;
   margin: 0 0 24px; }
 .sentence { font-size: 1.35rem; font-weight: 600; letter-spacing: -.01em; line-height: 1.3; margin: 0 0 8px; }
@@ -47,6 +47,7 @@ video { display: block; width: 100%; border-radius: 8px; background: #000; image
 .columns { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 330px), 1fr)); gap: 28px;
   margin-top: 20px; }
 .scroll { overflow-x: auto; }
+.scroll td:first-child { white-space: nowrap; }
 table { border-collapse: collapse; width: 100%; font-size: .92rem; font-variant-numeric: tabular-nums; }
 th { text-align: left; font-weight: 600; color: var(--soft); font-size: .82rem; }
 th, td { padding: 5px 14px 5px 0; border-bottom: 1px solid var(--line); vertical-align: middle; }
@@ -54,6 +55,7 @@ td.n, th.n { text-align: right; white-space: nowrap; } tr:last-child td { border
 tr.strong td { font-weight: 650; } td.bar { min-width: 170px; width: 34%; padding-right: 0; }
 table.small td.bar { min-width: 70px; } table.small td:first-child { white-space: nowrap; }
 .track { position: relative; height: 14px; background: var(--track); border-radius: 7px; }
+.track div { position: relative; height: 100%; margin: 0 7px; }
 .track i { position: absolute; top: 5px; height: 4px; border-radius: 2px; background: var(--accent); opacity: .5; }
 .track b { position: absolute; top: 2px; width: 10px; height: 10px; margin-left: -5px; border-radius: 50%;
   background: var(--accent); }
@@ -64,7 +66,8 @@ dl { display: grid; grid-template-columns: max-content 1fr; gap: 4px 18px; margi
 dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; font-variant-numeric: tabular-nums; }
 code { font: .88em ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace; }
 @media (max-width: 620px) { main { padding: 28px 14px 40px; } section { padding: 16px; border-radius: 10px; }
-  .player { flex-wrap: wrap; } .player output { min-width: 0; } h1 { font-size: 1.6rem; } }
+  .player { flex-wrap: wrap; } .player output { min-width: 0; } h1 { font-size: 1.6rem; }
+  .wide { display: none; } td.bar { min-width: 90px; } th, td { padding-right: 10px; } }
 @media print { section { break-inside: avoid; } .player { display: none; } }
 """
 
@@ -109,10 +112,16 @@ for (const episode of document.querySelectorAll("[data-episode]")) {
   };
   slider.oninput = () => { clearTimeout(waiting); wanted = false; update(); jump(Number(slider.value)); };
   const again = () => { if (wanted) { jump(0); update(); } };
-  real.onended = () => { seen = last; show(last); waiting = setTimeout(again, 1200); };
+  real.onended = () => { both((video) => video.pause()); jump(last); waiting = setTimeout(again, 1200); };
   const watch = ([entry]) => { visible = entry.isIntersecting; update(); };
   new IntersectionObserver(watch, { threshold: 0.1 }).observe(real);
   show(0); tick();
+}
+for (const film of document.querySelectorAll(".gallery video")) {
+  film.controls = false;
+  film.onclick = () => { if (film.paused) film.play(); else film.pause(); };
+  const watch = ([entry]) => { if (entry.isIntersecting) film.play().catch(() => {}); else film.pause(); };
+  new IntersectionObserver(watch, { threshold: 0.2 }).observe(film);
 }
 """
 

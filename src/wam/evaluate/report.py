@@ -152,10 +152,10 @@ def _summary(summary: Summary) -> str:
         rows.append(
             _rate_row("mean over tasks", "all", f"{summary.successes}/{summary.n}", summary.over_tasks, strong=True)
         )
-    head = '<tr><th>task</th><th>group</th><th class="n">k/n</th><th class="n">%</th><th class="n">95 % interval</th>'
-    head += '<th class="n">steps</th><th>0 to 100 %</th></tr>'
+    head = '<tr><th>task</th><th class="wide">group</th><th class="n">k/n</th><th class="n">%</th>'
+    head += '<th class="n">95 % interval</th><th class="n wide">steps</th><th>0 to 100 %</th></tr>'
     return (
-        f'<section><h2>{escape(summary.title)}</h2><div class="scroll"><table>{head}{"".join(rows)}</table></div>'
+        f'<section><h2>Success</h2><div class="scroll"><table>{head}{"".join(rows)}</table></div>'
         f'<p class="note">{escape(caption(summary))}</p><div class="columns"><div><h3>Time per chunk</h3>'
         f"{_stages(summary.timing.stage_ms)}</div></div></section>"
     )
@@ -165,9 +165,10 @@ def _rate_row(
     name: str, group: str, counts: str, rate: Estimate, *, steps: float | None = None, strong: bool = False
 ) -> str:
     return (
-        f'<tr{_strong(strong)}><td>{escape(name)}</td><td class="soft">{escape(group)}</td><td class="n">{counts}</td>'
+        f'<tr{_strong(strong)}><td>{escape(name)}</td><td class="soft wide">{escape(group)}</td>'
+        f'<td class="n">{counts}</td>'
         f'<td class="n">{100 * rate.value:.1f}</td><td class="n">{100 * rate.low:.1f} to {100 * rate.high:.1f}</td>'
-        f'<td class="n">{"" if steps is None else f"{steps:.0f}"}</td>'
+        f'<td class="n wide">{"" if steps is None else f"{steps:.0f}"}</td>'
         f'<td class="bar">{_interval_bar(rate, 0.0, 1.0)}</td></tr>'
     )
 
@@ -206,8 +207,8 @@ def _interval_bar(estimate: Estimate, low: float, high: float) -> str:
     left, width = place(estimate.low), place(estimate.high) - place(estimate.low)
     zero = f'<u style="left:{place(0.0):.2f}%"></u>' if low < 0 < high else ""
     return (
-        f'<div class="track">{zero}<i style="left:{left:.2f}%;width:{width:.2f}%"></i>'
-        f'<b style="left:{place(estimate.value):.2f}%"></b></div>'
+        f'<div class="track"><div>{zero}<i style="left:{left:.2f}%;width:{width:.2f}%"></i>'
+        f'<b style="left:{place(estimate.value):.2f}%"></b></div></div>'
     )
 
 
@@ -217,7 +218,7 @@ def _gallery(films: Sequence[Path]) -> str:
         f"<figcaption>{escape(Path(film).stem)}</figcaption></figure>"
         for film in films
     ]
-    return f'<section><h2>Films</h2><div class="screens">{"".join(figures)}</div></section>'
+    return f'<section><h2>Films</h2><div class="screens gallery">{"".join(figures)}</div></section>'
 
 
 def _made(report: Report) -> str:

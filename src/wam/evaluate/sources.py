@@ -77,7 +77,7 @@ class Reworded:
 class PolicySource:
     """Which policy to load.
 
-    checkpoint: folder of a trained model; only for kind "wam".
+    checkpoint: folder of a trained model or name of a shipped one; only for kind "wam".
     options: passed to `wam.engine.load_policy`, e.g. {"steps": 4, "guidance": 1.0, "execute": 8}.
     """
 
@@ -103,14 +103,23 @@ class PolicySource:
         policy = load_policy(self.checkpoint, **self.options)
         return lambda env: policy
 
+    def folder(self) -> Path | None:
+        """Where the checkpoint is, shipped or not; None for baselines. Raises FileNotFoundError when it is nowhere."""
+        if self.checkpoint is None:
+            return None
+        from wam.engine.load import resolve
+
+        return resolve(self.checkpoint)
+
     def embodiment(self) -> Embodiment:
         """Of the checkpoint; of the default Meta-World arm for baselines.
 
         Raises FileNotFoundError when the checkpoint has no config.json.
         """
-        if self.checkpoint is None:
+        folder = self.folder()
+        if folder is None:
             return METAWORLD_SAWYER
-        path = Path(self.checkpoint) / "config.json"
+        path = folder / "config.json"
         if not path.exists():
             raise FileNotFoundError(f"{path}: no checkpoint there; give the folder that `wam train` wrote")
         fields = json.loads(path.read_text(encoding="utf-8"))
@@ -119,8 +128,8 @@ class PolicySource:
     def describe(self) -> dict[str, Any]:
         """What a result folder remembers of the policy, ready for JSON."""
         described: dict[str, Any] = {"policy": self.kind, "options": dict(self.options)}
-        if self.checkpoint is not None:
-            described |= {"checkpoint": str(self.checkpoint), "fingerprint": fingerprint(self.checkpoint)}
+        if (folder := self.folder()) is not None:
+            described |= {"checkpoint": str(self.checkpoint), "fingerprint": fingerprint(folder)}
         return described
 
 

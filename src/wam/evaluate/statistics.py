@@ -1,7 +1,7 @@
 """Intervals for success rates: one task, a mean over tasks, and the paired difference of two policies.
 
-Three rules hold everywhere. A rate is k/n with a Wilson interval. A mean over tasks weighs every task alike and gets its
-interval from the intervals of its tasks (MOVER: the distances to the limits add in quadrature), because a bootstrap
+Three rules hold everywhere. A rate is k/n with a Wilson interval. A mean over tasks weighs every task alike and gets
+its interval from the intervals of its tasks (MOVER: the distances to the limits add in quadrature), because a bootstrap
 collapses to a point when tasks are saturated at 0 or 1. A difference is taken on the same initial states.
 
     Wilson      E. B. Wilson, JASA 22 (1927)

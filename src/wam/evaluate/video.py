@@ -80,9 +80,8 @@ def _bar(width: int, left: str, right: str) -> Frames:
     draw, font = ImageDraw.Draw(picture), ImageFont.load_default(size=15)
     right_start = width - _MARGIN - draw.textlength(right, font=font)
     while left and _MARGIN + draw.textlength(left, font=font) > right_start - _MARGIN:
-        left = left[:-2].rstrip() + "…"
-        if left == "…":
-            break
+        left = left.removesuffix("...")[:-1].rstrip()
+        left = left and left + "..."
     draw.text((_MARGIN, 5), left, fill=_INK, font=font)
     draw.text((right_start, 5), right, fill=_INK, font=font)
     return np.asarray(picture)

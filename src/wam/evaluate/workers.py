@@ -26,7 +26,7 @@ AnswerOut = TypeVar("AnswerOut", covariant=True)
 _PATIENCE = 10.0  # seconds that a worker gets to close its environments
 
 
-class WorkerError(RuntimeError):
+class WorkerError(ChildProcessError):
     """A job failed, or the process that did it died."""
 
 

@@ -1,8 +1,8 @@
 """How much noise each part of a training window gets, and what the network should answer.
 
-    x_sigma = (1 - sigma) x + sigma eps                 (the path; the paper writes t = 1 - sigma, equation 2)
-    v = eps - x                                          (the target, equation 3 with the sign of Wan)
-    shift(u) = s u / (1 + (s - 1) u)                     (moves uniform u towards noise; Wan uses s = 5)
+x_sigma = (1 - sigma) x + sigma eps                 (the path; the paper writes t = 1 - sigma, equation 2)
+v = eps - x                                          (the target, equation 3 with the sign of Wan)
+shift(u) = s u / (1 + (s - 1) u)                     (moves uniform u towards noise; Wan uses s = 5)
 """
 
 from __future__ import annotations

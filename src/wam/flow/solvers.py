@@ -1,7 +1,7 @@
 """From noise to data: solvers of dx/dsigma = v, as plain functions of tensors without host synchronisation.
 
-A solver is fed one velocity per step and keeps what it needs from earlier steps in a small state of its own, so that two
-of them (video and actions) run side by side with different levels.
+A solver is fed one velocity per step and keeps what it needs from earlier steps in a small state of its own, so that
+two of them (video and actions) run side by side with different levels.
 """
 
 from __future__ import annotations
@@ -53,7 +53,8 @@ class UniPC:
     """UniPC of order 2, B2 variant, predicting x0, with corrector (Zhao et al., 2302.04867); Wan's default sampler.
 
     With alpha = 1 - sigma, lambda = log(alpha / sigma), h = lambda_t - lambda_s and E = expm1(-h):
-        predictor   x_t = sigma_t / sigma_s x - alpha_t E (m_s + 1/2 (m_prev - m_s) / r),   r = (lambda_prev - lambda_s) / h
+        predictor   x_t = sigma_t / sigma_s x - alpha_t E (m_s + (m_prev - m_s) / 2r)
+                    with r = (lambda_prev - lambda_s) / h
         corrector   the step that led here, once more, now knowing m_t.
     The first and the last step are of order 1.
     """

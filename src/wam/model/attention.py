@@ -120,7 +120,9 @@ def visible(
     oldest = torch.full_like(qc, 0) if memory is None else qc - memory
     is_anchor = (kk == Kind.CLEAN) & (kc == ANCHOR)
     remembered = (kk == Kind.CLEAN) & (kc >= 0) & (kc < qc) & (kc >= oldest)
-    clean_row = is_anchor | ((kk == Kind.CLEAN) & (kc >= 0) & (kc <= qc) & (kc > (oldest if memory is not None else -1)))
+    clean_row = is_anchor | (
+        (kk == Kind.CLEAN) & (kc >= 0) & (kc <= qc) & (kc > (oldest if memory is not None else -1))
+    )
     same_chunk = (kk != Kind.CLEAN) & (kc == qc)
     denoised_row = same_chunk | ((is_anchor | remembered) & (qc >= 0))
     state_row = denoised_row if state_reads else (kk == Kind.STATE) & (kc == qc)
@@ -141,10 +143,10 @@ def _visible_bidirectional(qk: Tensor, kk: Tensor, qc: Tensor, kc: Tensor) -> Te
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-    """softmax(q k^T / sqrt(d)) v for q (B, H, Lq, D), k and v (B, H, Lk, D); mask bool, broadcastable to (B, 1, Lq, Lk).
+    """softmax(q k^T / sqrt(d)) v for q (B, H, Lq, D), k and v (B, H, Lk, D); mask: bool, (b, 1, Lq, Lk).
 
-    On a CPU with gradients the plain product in the input's dtype is 2.3 times faster than the fused kernel (measured on
-    two Zen 4 cores, bf16), which has no fast bf16 backward there.
+    On a CPU with gradients the plain product is 2.3 times faster than the fused kernel (measured in bf16 on two Zen 4
+    cores), which has no fast bf16 backward there.
     """
     if q.device.type == "cpu" and torch.is_grad_enabled():
         scores = q @ k.transpose(-1, -2) * (1.0 / math.sqrt(q.shape[-1]))

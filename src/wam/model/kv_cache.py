@@ -62,7 +62,9 @@ class KVCache:
         def extend(key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
             end = self.kept + key.shape[2]
             if end > self.keys.shape[3]:
-                raise ValueError(f"a pass of {key.shape[2]} tokens does not fit the scratch of {self.keys.shape[3] - self.kept}")
+                raise ValueError(
+                    f"a pass of {key.shape[2]} tokens does not fit the scratch of {self.keys.shape[3] - self.kept}"
+                )
             self.keys[layer, :, :, self.kept : end] = key
             self.values[layer, :, :, self.kept : end] = value
             return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]

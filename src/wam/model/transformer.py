@@ -176,7 +176,11 @@ class ImageEmbedding(nn.Module):
     def __init__(self, image_dim: int, dim: int) -> None:
         super().__init__()
         self.proj = nn.Sequential(
-            nn.LayerNorm(image_dim), nn.Linear(image_dim, image_dim), nn.GELU(), nn.Linear(image_dim, dim), nn.LayerNorm(dim)
+            nn.LayerNorm(image_dim),
+            nn.Linear(image_dim, image_dim),
+            nn.GELU(),
+            nn.Linear(image_dim, dim),
+            nn.LayerNorm(dim),
         )
 
     def forward(self, image: Tensor) -> Tensor:
@@ -239,9 +243,9 @@ class Transformer(nn.Module):
         levels = self.time_projection(level).unflatten(-1, (6, config.dim))
         rotation = rotations(layout, config.head_dim, config.frames_per_chunk, config.actions_per_chunk)
         keys = layout if cache is None else cache.layout_with(layout)
-        mask = visible(
-            layout, keys, config.memory, autoregressive=config.autoregressive, state_reads=state_reads
-        )[:, None]
+        mask = visible(layout, keys, config.memory, autoregressive=config.autoregressive, state_reads=state_reads)[
+            :, None
+        ]
         for index, block in enumerate(self.blocks):
             extend = None if cache is None else cache.extender(index)
             image = None if context.image is None else context.image[index]

@@ -46,6 +46,7 @@ def _checked(images: Mapping[str, Image], name: str, embodiment: Embodiment) -> 
     expected = (embodiment.view_height, embodiment.view_width, 3)
     if view.shape != expected or view.dtype != np.uint8:
         raise ValueError(
-            f"camera {name!r}: found {view.dtype} {view.shape}, expected uint8 {expected}; resize the view before sending it"
+            f"camera {name!r}: found {view.dtype} {view.shape}, expected uint8 {expected}; "
+            "resize the view before sending it"
         )
     return view

@@ -24,8 +24,8 @@ class EmbodimentError(ValueError):
 class Embodiment:
     """One robot.
 
-    A *raw frame* is taken every `video_stride` control steps, a *latent frame* stands for 4 raw frames, and a *chunk* is
-    `frames_per_chunk` latent frames together with the `actions_per_chunk` actions executed meanwhile. Hence
+    A *raw frame* is taken every `video_stride` control steps, a *latent frame* stands for 4 raw frames, and a *chunk*
+    is `frames_per_chunk` latent frames together with the `actions_per_chunk` actions executed meanwhile. Hence
     `actions_per_chunk == frames_per_chunk * 4 * video_stride`.
     """
 
@@ -56,8 +56,9 @@ class Embodiment:
         expected = self.frames_per_chunk * LATENT_STRIDE * self.video_stride
         if self.actions_per_chunk != expected:
             raise EmbodimentError(
-                f"embodiment {self.name!r}: field 'actions_per_chunk' is {self.actions_per_chunk}, but frames_per_chunk x "
-                f"{LATENT_STRIDE} x video_stride = {expected}; the video and the actions of a chunk must last equally long"
+                f"embodiment {self.name!r}: field 'actions_per_chunk' is {self.actions_per_chunk}, but "
+                f"frames_per_chunk x {LATENT_STRIDE} x video_stride = {expected}; "
+                "the video and the actions of a chunk must last equally long"
             )
         if "{instruction}" not in self.prompt_template:
             raise EmbodimentError(

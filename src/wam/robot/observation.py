@@ -1,4 +1,4 @@
-"""One look at the world: the pictures, the proprioceptive state, the instruction and the time at which they were taken."""
+"""One look at the world: the pictures, the proprioceptive state, the instruction and when they were taken."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from wam.data.latent_cache import LatentCache, encode_dataset
@@ -27,13 +28,17 @@ LATENTS = "latents"
 TOKENIZER = "tokenizer"
 
 
-def build(config: TrainConfig, embodiment: Embodiment = METAWORLD_SAWYER, progress: Callable[[int, int], None] | None = None) -> Trainer:
+def build(
+    config: TrainConfig, embodiment: Embodiment = METAWORLD_SAWYER, progress: Callable[[int, int], None] | None = None
+) -> Trainer:
     """Open the data, encode its latents if that has not been done, and put the trainer together."""
     dataset = LeRobotDataset(config.data)
     tokenizer = NanoTokenizer.from_pretrained(config.tokenizer)
-    cache = encode_dataset(dataset, tokenizer, embodiment, config.data / LATENTS, progress=progress)
+    with torch.autocast("cpu", torch.bfloat16):  # a third faster; the latents are stored in half precision anyway
+        cache = encode_dataset(dataset, tokenizer, embodiment, config.data / LATENTS, progress=progress)
     training, validation = (_source(config, embodiment, dataset, cache, split) for split in ("train", "validation"))
     text_encoder = MiniLMTextEncoder()
+    torch.manual_seed(config.seed)
     model = _model(config, embodiment, training, cache, text_encoder)
     sentences = _sentences(training.sentences, embodiment, text_encoder)
 
@@ -44,7 +49,9 @@ def build(config: TrainConfig, embodiment: Embodiment = METAWORLD_SAWYER, progre
     return Trainer(config, model, training, validation, sentences, save_model)
 
 
-def _source(config: TrainConfig, embodiment: Embodiment, dataset: LeRobotDataset, cache: LatentCache, split: str) -> WindowSource:
+def _source(
+    config: TrainConfig, embodiment: Embodiment, dataset: LeRobotDataset, cache: LatentCache, split: str
+) -> WindowSource:
     w = config.windows
     spec = WindowSpec(
         chunks=w.chunks,

@@ -1,6 +1,6 @@
-"""Where a run can continue: weights, averaged weights, optimiser, sampler position and random state; safetensors and JSON.
+"""Where a run can continue: weights, averaged weights, optimiser, sampler position, random state.
 
-A checkpoint is one folder that appears all at once under its final name; the last `KEEP` stay.
+A checkpoint is one folder of safetensors and JSON that appears all at once under its final name; the last `KEEP` stay.
 """
 
 from __future__ import annotations
@@ -22,7 +22,11 @@ KEEP = 2
 
 
 def save(
-    folder: Path, model: nn.Module, averaged: AveragedWeights, optimizer: torch.optim.Optimizer, progress: dict[str, Any]
+    folder: Path,
+    model: nn.Module,
+    averaged: AveragedWeights,
+    optimizer: torch.optim.Optimizer,
+    progress: dict[str, Any],
 ) -> Path:
     """Write `folder/step-00001234`; progress is plain JSON and must hold "step"."""
     final = folder / f"step-{progress['step']:08d}"
@@ -46,17 +50,15 @@ def newest(folder: Path) -> Path | None:
     return found[-1] if found else None
 
 
-def load(
-    path: Path, model: nn.Module, averaged: AveragedWeights, optimizer: torch.optim.Optimizer
-) -> dict[str, Any]:
+def load(path: Path, model: nn.Module, averaged: AveragedWeights, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """Put everything back and return the progress. Raises ValueError naming the file that does not fit."""
     for name, target in (("weights", model.load_state_dict), ("averaged", _into(averaged))):
         try:
             target(load_file(path / f"{name}.safetensors"))
         except Exception as error:
             raise ValueError(
-                f"{path / name}.safetensors: does not fit this run ({error}); delete {path} to continue from the checkpoint "
-                "before it, or give another --out"
+                f"{path / name}.safetensors: does not fit this run ({error}); delete {path} to continue from the "
+                "checkpoint before it, or give another --out"
             ) from error
     _restore_optimizer(optimizer, load_file(path / "optimizer.safetensors"))
     progress: dict[str, Any] = json.loads((path / "progress.json").read_text())
@@ -75,7 +77,9 @@ def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """AdamW's moments by parameter number, e.g. "17.exp_avg"."""
     state = optimizer.state_dict()["state"]
-    return _contiguous({f"{i}.{name}": torch.as_tensor(value) for i, entry in state.items() for name, value in entry.items()})
+    return _contiguous(
+        {f"{i}.{name}": torch.as_tensor(value) for i, entry in state.items() for name, value in entry.items()}
+    )
 
 
 def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:

@@ -16,7 +16,9 @@ def plot_losses(log: Path, image: Path) -> None:
     figure, axes = plt.subplots(1, 2, figsize=(10, 3.6), constrained_layout=True)
     for axis, name in zip(axes, ("action", "video"), strict=True):
         axis.plot([s["seconds"] / 60 for s in steps], [s[name] for s in steps], lw=0.8, label="training")
-        axis.plot([c["seconds"] / 60 for c in checks], [c["validation"][name] for c in checks], "o-", ms=3, label="validation")
+        axis.plot(
+            [c["seconds"] / 60 for c in checks], [c["validation"][name] for c in checks], "o-", ms=3, label="validation"
+        )
         axis.set(xlabel="minutes", ylabel=f"{name} loss", yscale="log" if any(s[name] > 0 for s in steps) else "linear")
         axis.legend(frameon=False)
     figure.savefig(image, dpi=110)

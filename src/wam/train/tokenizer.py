@@ -1,8 +1,10 @@
 """Training of the nano tokenizer: see the pictures, weigh the pixels that matter, reconstruct them.
 
-One step: clips of 1 + 4 n frames -> raw latents -> normalised per channel over the batch -> a little noise -> reconstruction.
-The loss is |e| + e^2 per pixel, weighted towards what a robot must see: things that differ from the background, that move, that
-are small and vivid (a puck, a goal mark), and the last frame of each group, which is the robot's present.
+One step: clips of 1 + 4 n frames -> raw latents -> normalised per channel over the batch -> a little noise ->
+reconstruction.
+The loss is |e| + e^2 per pixel, weighted towards what a robot must see: things that differ from the background,
+that move, that are small and vivid (a puck, a goal mark), and the last frame of each group, which is the robot's
+present.
 """
 
 from __future__ import annotations
@@ -41,32 +43,50 @@ NEIGHBOURHOOD = 15  # pixels: within such a square, a vivid object that fills li
 
 @dataclass(frozen=True)
 class PixelWeights:
-    """How much a pixel counts beyond 1. `last` multiplies the first frame and the last frame of each group."""
+    """How much a pixel counts. Every pixel counts 1, plus:"""
 
     foreground: float = 6.0
+    """Where the picture differs from the background."""
     motion: float = 6.0
+    """Where it differs from the frame before."""
     small: float = 12.0
+    """On small objects of a saturated colour."""
     last: float = 2.0
+    """Factor for the first frame and the last frame of each group."""
 
 
 @dataclass(frozen=True)
 class TokenizerTraining:
-    """How to train. The run ends after `minutes` or `steps`, whichever comes first (None: no such limit)."""
+    """How to train."""
 
     minutes: float | None = 10.0
+    """End after so many minutes of training (None: no such limit); the learning rate follows the clock."""
     steps: int | None = None
-    batch: int = 16
-    groups: int = 2
+    """End after so many steps (None: no such limit); the limit that is reached first counts."""
+    batch: int = 8
+    """Clips per step. Small: on a CPU, many small steps beat few large ones."""
+    groups: int = 1
+    """Groups of 4 frames per clip, after its first frame."""
     learning_rate: float = 2e-3
+    """Peak of the learning rate (AdamW); 4e-3 is already worse."""
     warmup: float = 0.03
+    """Part of the run over which the learning rate rises."""
     latent_noise: float = 0.04
+    """Standard deviation of the noise added to normalised latents: makes small latent errors harmless."""
     forget: float = 0.25
+    """How often a group is decoded without the latent before it, so that each latent stands on its own."""
     ema: float = 0.998
+    """Decay of the moving average of the weights, which is the result."""
     weights: PixelWeights = field(default_factory=PixelWeights)
+    """How much which pixels count."""
     bf16: bool = True
+    """Compute in bfloat16 (twice as fast on CPUs that have it)."""
     seed: int = 0
+    """Of initial weights, choice of clips and noise."""
     log_every: int = 20
+    """Steps between lines of the log."""
     checkpoint_every: int = 500
+    """Steps between checkpoints."""
 
     def __post_init__(self) -> None:
         if self.minutes is None and self.steps is None:
@@ -148,18 +168,19 @@ class TokenizerTrainer:
         self.out.mkdir(parents=True, exist_ok=True)
         self.tokenizer = NanoTokenizer(model)
         self.tokenizer.background.copy_(frames_to_video(store.median()[None])[:, 0])
-        self._begin_linear()
+        self._start_linear()
         self.average = {name: p.detach().clone() for name, p in self.tokenizer.named_parameters()}
-        self.optimizer = torch.optim.AdamW(self.tokenizer.parameters(), lr=settings.learning_rate, weight_decay=0.01, fused=True)
+        self.optimizer = torch.optim.AdamW(
+            self.tokenizer.parameters(), lr=settings.learning_rate, weight_decay=0.01, fused=True
+        )
         self.generator = torch.Generator().manual_seed(settings.seed)
         self.starts = store.clip_starts(settings.clip_length)
         self.step = 0
         self.seconds = 0.0
 
-    def _begin_linear(self) -> None:
-        """Principal components of some frames spread over the data."""
-        picks = torch.linspace(0, len(self.store.frames) - 1, PRINCIPAL_FRAMES).long().unique()
-        frames = frames_to_video(self.store.frames[picks.numpy()][:, None])
+    def _start_linear(self) -> None:
+        """The linear maps start as the principal components of frames from all over the data."""
+        frames = frames_to_video(self.store.spread(PRINCIPAL_FRAMES)[:, None])
         weight = pixel_weights(frames, self.tokenizer.background, self.settings.weights)
         self.tokenizer.start_from_principal_components(frames, weight)
 
@@ -184,7 +205,7 @@ class TokenizerTrainer:
             group["lr"] = rate
         loss = self.loss(self.sample())
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(self.tokenizer.parameters(), 1.0)
         self.optimizer.step()
         self._update_average()
@@ -202,30 +223,26 @@ class TokenizerTrainer:
         tokenizer, settings = self.tokenizer, self.settings
         with torch.autocast(video.device.type, torch.bfloat16, enabled=settings.bf16):
             raw = tokenizer.analyse(video).float()
-            latents = (raw - raw.mean((0, 2, 3, 4), keepdim=True)) * (
-                raw.var((0, 2, 3, 4), keepdim=True) + 1e-6
-            ).rsqrt()
+            variance, mean = torch.var_mean(raw, (0, 2, 3, 4), keepdim=True)
+            latents = (raw - mean) * (variance + 1e-6).rsqrt()
             latents = latents + settings.latent_noise * torch.randn(latents.shape, generator=self.generator)
             keep = torch.rand(latents.shape[0], generator=self.generator) >= settings.forget
             previous = latents[:, :, :-1] * keep.view(-1, 1, 1, 1, 1)
-            output = torch.cat(
-                [tokenizer.synthesise_first(latents[:, :, :1]), tokenizer.synthesise_next(previous, latents[:, :, 1:])],
-                2,
-            )
+            first, rest = latents[:, :, :1], latents[:, :, 1:]
+            output = torch.cat([tokenizer.synthesise_first(first), tokenizer.synthesise_next(previous, rest)], dim=2)
         return reconstruction_loss(output, video, pixel_weights(video, tokenizer.background, settings.weights))
 
     @torch.no_grad()
     def finish(self) -> NanoTokenizer:
-        """A tokenizer with the averaged weights, its latent statistics measured on training clips. Trainer is left untouched."""
+        """A tokenizer with the averaged weights and latent statistics measured on training clips."""
         tokenizer = NanoTokenizer(self.tokenizer.config)
         tokenizer.load_state_dict({**self.tokenizer.state_dict(), **self.average})
         generator = torch.Generator().manual_seed(self.settings.seed)
         batches = []
         for _ in range(CALIBRATION_BATCHES):
             picks = torch.randint(len(self.starts), (self.settings.batch,), generator=generator)
-            batches.append(
-                tokenizer.analyse(frames_to_video(self.store.clips(self.starts[picks], self.settings.clip_length)))
-            )
+            clips = self.store.clips(self.starts[picks], self.settings.clip_length)
+            batches.append(tokenizer.analyse(frames_to_video(clips)))
         raw = torch.cat(batches).transpose(0, 1).flatten(1)
         tokenizer.latent_mean.copy_(raw.mean(1))
         tokenizer.latent_std.copy_(raw.std(1).clamp(min=1e-3))
@@ -236,7 +253,7 @@ class TokenizerTrainer:
         with (self.out / LOG_FILE).open("a") as file:
             file.write(json.dumps(line) + "\n")
 
-    # -- checkpoints ----------------------------------------------------------------------------------------------------------
+    # -- checkpoints ---------------------------------------------------------------------------------------------------
 
     def save_checkpoint(self) -> None:
         """Write everything that `resume` needs to one safetensors file, atomically."""
@@ -267,7 +284,7 @@ class TokenizerTrainer:
                 raise ValueError(
                     f"{path}: field model is {meta['model']}, expected {json.dumps(ours)}; use another output folder"
                 )
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         self._restore(tensors)
         self.step, self.seconds = int(meta["step"]), float(meta["seconds"])
         return True
@@ -277,7 +294,8 @@ class TokenizerTrainer:
             return ((name.removeprefix(prefix), tensor) for name, tensor in tensors.items() if name.startswith(prefix))
 
         self.tokenizer.load_state_dict(dict(part("model.")))
-        self.average = dict(part("average."))
+        loaded = dict(part("average."))
+        self.average = {name: loaded[name] for name in self.average}  # in the order of the parameters
         parameters = dict(self.tokenizer.named_parameters())
         for key_and_name, value in part("optimizer."):
             key, name = key_and_name.split(".", 1)

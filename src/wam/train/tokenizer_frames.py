@@ -1,4 +1,4 @@
-"""The pictures a tokenizer learns from: every `video_stride`-th row of each episode as a canvas, kept in memory as uint8."""
+"""The pictures a tokenizer learns from: every `video_stride`-th row of each episode as a canvas, in memory as uint8."""
 
 from __future__ import annotations
 
@@ -62,9 +62,12 @@ class FrameStore:
         return self.frames[starts.numpy()[:, None] + np.arange(length)]
 
     def median(self) -> npt.NDArray[np.uint8]:
-        """Per-pixel median of evenly spaced frames: what the fixed cameras see when nothing is in the way, (H, W, 3)."""
-        picks = np.linspace(0, len(self.frames) - 1, min(MEDIAN_FRAMES, len(self.frames))).astype(np.int64)
-        return np.median(self.frames[picks], axis=0).round().astype(np.uint8)
+        """Per-pixel median of evenly spaced frames, (H, W, 3): what fixed cameras see when nothing is in the way."""
+        return np.median(self.spread(MEDIAN_FRAMES), axis=0).round().astype(np.uint8)
+
+    def spread(self, count: int) -> npt.NDArray[np.uint8]:
+        """At most `count` frames, evenly spaced over all episodes, (n, H, W, 3)."""
+        return self.frames[np.linspace(0, len(self.frames) - 1, min(count, len(self.frames))).astype(np.int64)]
 
 
 def load_frames(
@@ -73,7 +76,7 @@ def load_frames(
     episodes: Sequence[int],
     on_episode: Callable[[int], None] | None = None,
 ) -> FrameStore:
-    """Decode and compose the frames of `episodes`. Episode i starts at row i mod video_stride, so that all rows are seen.
+    """Decode and compose the frames of `episodes`. Episode i starts at row i mod video_stride.
 
     `on_episode(count)` is called after each episode. Memory: 3 H W bytes per frame.
     """

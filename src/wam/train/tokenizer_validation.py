@@ -17,7 +17,7 @@ from wam.train.tokenizer_frames import FrameStore
 def validate(tokenizer: NanoTokenizer, store: FrameStore) -> dict[str, float]:
     """PSNR in dB (peak 255) over the episodes of `store`, each streamed from its first frame.
 
-    first: first frames; group: all others; present: last frame of each group; foreground and vivid: those pixels of all frames.
+    first: first frames; group: all others; present: last frame of each group; foreground, vivid: those pixels of all.
     """
     sums: dict[str, list[float]] = {name: [0.0, 0.0] for name in ("first", "group", "present", "foreground", "vivid")}
 

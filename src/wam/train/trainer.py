@@ -1,4 +1,4 @@
-"""The training loop: windows -> noise -> loss -> step, on accelerate, so that one process and many are the same code."""
+"""The training loop: windows -> noise -> loss -> step, on accelerate: one process and many are the same code."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Report:
 
 
 class Trainer:
-    """One run. `run` continues from the newest checkpoint in `config.out`, trains, validates, saves and stops by itself."""
+    """One run: `run` continues from the newest checkpoint in `config.out`, trains, validates, saves, and stops."""
 
     def __init__(
         self,
@@ -86,7 +86,9 @@ class Trainer:
             if self.step % self.config.log_every == 0 or self.spent >= 1:
                 video, action = torch.stack(recent).mean(0).tolist()
                 recent.clear()
-                self._log({"step": self.step, "seconds": self.seconds, "video": video, "action": action, "lr": self._rate()})
+                self._log(
+                    {"step": self.step, "seconds": self.seconds, "video": video, "action": action, "lr": self._rate()}
+                )
                 if watch is not None:
                     watch(Report(self.step, min(1.0, self.spent), video, action))
             if self.seconds - validated > 60 * self.config.validation_minutes:

@@ -1,4 +1,4 @@
-"""What a training run says about itself on held-out episodes: losses, and open-loop action error beside constant-hold."""
+"""What a training run says about itself on held-out episodes: losses, and action error beside constant-hold."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ WINDOWS = 128
 def validate(model: WorldActionModel, source: WindowSource, sentences: Tensor, seed: int = 0) -> dict[str, float]:
     """Losses and, in units of each action's standard deviation, the root-mean-square error of sampled chunks.
 
-    The same windows, noise and levels every time. `hold` is the error of repeating the mean action of the data, that of a
-    policy that never looks.
+    The same windows, noise and levels every time. `hold` is the error of repeating the mean action of the data, that of
+    a policy that never looks.
     """
     rng = np.random.default_rng(seed)
     chosen = rng.choice(len(source), size=min(WINDOWS, len(source)), replace=False)

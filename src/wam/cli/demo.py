@@ -1,0 +1,112 @@
+"""wam demo: a shipped nano model acts in Meta-World from a sentence, beside what it dreams.
+
+Example:
+    wam demo
+    wam demo --tasks window-open --sentence "slide the window open" --seed 7
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from wam.data.files import write_atomic
+from wam.engine.load import load_policy
+from wam.evaluate.provenance import Provenance
+from wam.evaluate.report import Report, write_report
+from wam.evaluate.rollout import EpisodeResult, rollout
+from wam.evaluate.sources import MetaWorldSource, Reworded
+from wam.evaluate.video import film_mp4
+from wam.sim.tasks import SPLITS
+
+LEAD = (
+    "One network imagines the next moments of video and chooses the actions in them, together. It sees two small "
+    "pictures, the position of the hand and a sentence. After every chunk the real pictures, not the imagined ones, "
+    "enter its memory."
+)
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Watch a model act in closed loop; writes OUT/report.html and one mp4 per task.
+
+    Example: wam demo --tasks drawer-open push
+    """
+
+    checkpoint: tyro.conf.Positional[str] = "nano-metaworld"
+    """A shipped name or a folder written by `wam train`."""
+    tasks: tuple[str, ...] = ("drawer-open", "push", "pick-place")
+    """Meta-World tasks to show, one episode each."""
+    sentence: str | None = None
+    """What to ask for; each task's own sentence when left out."""
+    seed: int = 0
+    """Which unseen initial state (0 is the first of the test split)."""
+    steps: int = 4
+    """Denoising steps per chunk."""
+    out: Path = Path("runs/demo")
+    json: bool = False
+    """Print one line of JSON at the end."""
+
+
+def main(config: Demo) -> None:
+    """Run the episodes, write the page and the films, say where they are."""
+    console = Console(stderr=True)
+    policy = load_policy(config.checkpoint, steps=config.steps, decode_video=True)
+    source = MetaWorldSource(embodiment=policy.embodiment)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    episodes: list[EpisodeResult] = []
+    with Progress(*columns, console=console) as progress:
+        bar = progress.add_task("acting", total=len(config.tasks))
+        for task in config.tasks:
+            progress.update(bar, description=task)
+            plain = source(task)
+            env = plain if config.sentence is None else Reworded(plain, config.sentence)
+            seed = SPLITS["test"].seed(config.seed)
+            episodes.append(rollout(env, policy, seed, record=True, embodiment=policy.embodiment))
+            env.close()
+            progress.advance(bar)
+    films = [_write_film(episode, config.out, policy.embodiment.control_hz) for episode in episodes]
+    facts = {"checkpoint": config.checkpoint, "denoising steps per chunk": str(config.steps)}
+    report = Report(
+        "A robot that dreams and acts", Provenance.here(), LEAD, episodes, facts=facts, embodiment=policy.embodiment
+    )
+    page = write_report(report, config.out / "report.html")
+    for episode in episodes:
+        outcome = "success" if episode.success else "no success"
+        console.print(
+            f"{episode.task}: {outcome} after {episode.steps} steps, {episode.chunks_per_second:.1f} chunks per second"
+        )
+    console.print(f"report: {page.resolve()}")
+    console.print(f"films:  {', '.join(str(film) for film in films)}")
+    if config.json:
+        print(json.dumps(_result(episodes, page, films)))
+
+
+def _write_film(episode: EpisodeResult, out: Path, control_hz: float) -> Path:
+    path = out / f"{episode.task}.mp4"
+    content = film_mp4(episode, control_hz)
+    write_atomic(path, lambda temporary: temporary.write_bytes(content))
+    return path
+
+
+def _result(episodes: list[EpisodeResult], page: Path, films: list[Path]) -> dict[str, object]:
+    return {
+        "report": str(page),
+        "films": [str(film) for film in films],
+        "episodes": [
+            {
+                "task": episode.task,
+                "sentence": episode.instruction,
+                "seed": episode.seed,
+                "success": episode.success,
+                "steps": episode.steps,
+                "chunks_per_second": round(episode.chunks_per_second, 2),
+            }
+            for episode in episodes
+        ],
+    }

@@ -1,0 +1,78 @@
+"""Run by the Python of `.venv-lerobot`: what the real lerobot package makes of our data set, and one that it writes itself.
+
+python with_real_lerobot.py read ROOT OUT.npz
+python with_real_lerobot.py write ROOT
+"""
+
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import torch
+
+FPS = 40
+ROWS = 10
+ASKED = {"action": [t / FPS for t in range(8)], "observation.images.top": [0.0, 2 / FPS, 8 / FPS]}
+
+
+def lerobot_dataset() -> ModuleType:
+    """The module; the torchvision of PyPI needs two operators declared before it can be imported beside this torch."""
+    library = torch.library.Library("torchvision", "DEF")
+    for name in ("nms", "qnms"):
+        library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    import lerobot.datasets.lerobot_dataset as module
+
+    return module
+
+
+def read(root: Path, out: Path) -> None:
+    """Open with delta_timestamps, as a policy would, and save what every `ROWS`-th item holds."""
+    dataset = lerobot_dataset().LeRobotDataset(
+        "local/test", root=root, delta_timestamps=ASKED, video_backend="torchcodec"
+    )
+    items = [dataset[i] for i in range(0, len(dataset), ROWS)]
+    arrays = {key: np.stack([item[key].numpy() for item in items]) for key in items[0] if key != "task"}
+    stats = {f"stats/{k}/{name}": value for k, part in dataset.meta.stats.items() for name, value in part.items()}
+    np.savez(
+        out,
+        **arrays,
+        **stats,
+        task=[item["task"] for item in items],
+        rows=len(dataset),
+        episodes=dataset.meta.total_episodes,
+        lengths=[dataset.meta.episodes[i]["length"] for i in range(dataset.meta.total_episodes)],
+        env_task=[dataset.meta.episodes[i]["env_task"] for i in range(dataset.meta.total_episodes)],
+        fps=dataset.fps,
+    )
+
+
+def write(root: Path) -> None:
+    """Three episodes in lerobot's own way; the red channel of a picture says its row, the green one its episode."""
+    picture = {"dtype": "video", "shape": (64, 96, 3), "names": ["height", "width", "channels"]}
+    features = {
+        "observation.state": {"dtype": "float32", "shape": (3,), "names": ["x", "y", "z"]},
+        "action": {"dtype": "float32", "shape": (2,), "names": ["a", "b"]},
+        "observation.images.front": picture,
+    }
+    dataset = lerobot_dataset().LeRobotDataset.create(
+        "local/test", fps=20, root=root, features=features, robot_type="arm", vcodec="h264"
+    )
+    for episode in range(3):
+        for row in range(12 + episode):
+            image = np.full((64, 96, 3), 128, dtype=np.uint8)
+            image[..., 0], image[..., 1] = 10 + 10 * row, 20 + 60 * episode
+            frame = {
+                "observation.state": np.array([row, episode, 0.1], dtype=np.float32),
+                "action": np.array([episode, row], dtype=np.float32),
+                "observation.images.front": image,
+                "task": f"task {episode % 2}",
+            }
+            dataset.add_frame(frame)
+        dataset.save_episode()
+    dataset.finalize()
+
+
+if __name__ == "__main__":
+    verb, *paths = sys.argv[1:]
+    {"read": read, "write": write}[verb](*map(Path, paths))

