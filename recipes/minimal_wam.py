@@ -20,20 +20,18 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-import matplotlib.pyplot as plt
 import torch
 from matplotlib.figure import Figure
 from torch import Generator, Tensor, nn
 from torch.nn.functional import pad, pixel_shuffle, pixel_unshuffle
 
 WORDS = ("red", "green", "blue", "violet")
-C, K, N, A, S = 4, 2, 8, 2, 2  # an episode is 4 chunks of 2 pictures and 8 actions
-GROUP = N // K  # actions between two pictures: they share one token
-PIXELS, PATCH, GRID, P = 24, 12, 2, 4  # a picture of 24 x 24 is cut into 2 x 2 patches: few tokens, small computer
+C, K, N, A, S, GROUP = 4, 2, 8, 2, 2, 4  # an episode is 4 chunks of 2 pictures and 8 actions, 4 of which share a token
+PIXELS, PATCH, GRID, P = 24, 8, 3, 9  # a picture of 24 x 24 is cut into 3 x 3 patches: few tokens, small computer
 Pair = tuple[Tensor, Tensor]  # nearly always (video, action)
 
 # ---------------------------------------------------------- 1. The world: B of them side by side, each [-1, 1]^2
-SPEED, REACH, ON_PAD = 0.12, 0.18, 0.20  # a full action; the disc sticks to the robot; it is delivered
+SPEED, REACH, ON_PAD = 0.10, 0.24, 0.20  # a full action; robot and disc touch; the disc is delivered
 FLOOR, ROBOT, DISC = (0.94, 0.93, 0.90), (0.10, 0.10, 0.15), (1.00, 0.65, 0.10)
 PADS = ((0.90, 0.25, 0.25), (0.25, 0.70, 0.35), (0.25, 0.45, 0.90), (0.65, 0.35, 0.80))
 
@@ -143,6 +141,7 @@ def tags(kind: int, first: int, chunks: int, tokens: int) -> Tensor:  # (chunks 
 class Memory(NamedTuple):  # the KV cache: of real pictures only
     tags: Tensor = torch.zeros(0, 2, dtype=torch.long)  # (Lk, 2)
     layers: tuple[Pair, ...] = ()  # for each layer, keys and values (B, heads, Lk, d)
+    last: Tensor = torch.zeros(0)  # (B, 1, 3, H, W) the picture seen last
 
 
 class Block(nn.Module):
@@ -162,7 +161,7 @@ class Block(nn.Module):
 
 
 class WorldActionModel(nn.Module):
-    def __init__(self, width: int = 128, depth: int = 4, heads: int = 4) -> None:
+    def __init__(self, width: int = 96, depth: int = 4, heads: int = 3) -> None:
         super().__init__()
         self.video_in, self.video_out = nn.Linear(3 * PATCH**2, width), nn.Linear(width, 3 * PATCH**2)
         self.action_in, self.action_out = nn.Linear(GROUP * A, width), nn.Linear(width, GROUP * A)
@@ -196,9 +195,10 @@ class WorldActionModel(nn.Module):
             tag.insert(0, torch.cat([tags(CLEAN, ANCHOR, 1, P), tags(CLEAN, 0, c - 1, K * P)]))
         y, _ = self.transform(torch.cat(x, 1), torch.cat(tag), word, memory)
         *_, y_video, y_action, _ = y.split([part.shape[1] for part in x], 1)
-        # The last layers guess the clean x, for pixels an easier target than noise; x_sigma = x + sigma v gives v.
+        # The last layers guess the clean x (video: its change since the last picture); x_sigma = x + sigma v gives v.
+        last = past.last if isinstance(past, Memory) else past[:, ::K]  # (B, c, 3, H, W)
         patches = self.video_out(y_video).float().unflatten(1, (c, K, P))
-        guess_video = pixel_shuffle(patches.mT.unflatten(-1, (GRID, GRID)), PATCH)
+        guess_video = last[:, :, None] + pixel_shuffle(patches.mT.unflatten(-1, (GRID, GRID)), PATCH)
         guess_actions = self.action_out(y_action).float().reshape(actions.shape)
         return (video - guess_video) / like(sigmas[0], video), (actions - guess_actions) / like(sigmas[1], actions)
 
@@ -206,7 +206,8 @@ class WorldActionModel(nn.Module):
         """Write real pictures (B, 1 or K, 3, H, W) into the cache, at sigma 0: the anchor, then chunk after chunk."""
         seen = len(memory.tags) // P
         x = self.embed_video(film, torch.zeros(film.shape[:2]), self.when[seen : seen + film.shape[1]])
-        return self.transform(x, tags(CLEAN, (seen - 1) // K, 1, x.shape[1]), word, memory)[1]
+        tag = tags(CLEAN, (seen - 1) // K, 1, x.shape[1])
+        return self.transform(x, tag, word, memory)[1]._replace(last=film[:, -1:])
 
     def transform(self, x: Tensor, tag: Tensor, word: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
         """Tokens (B, L, D) look at the memory and at each other, as the table allows. Everyone is told the word."""
@@ -255,10 +256,10 @@ def flow_loss(model: nn.Module, data: Episodes, rng: Generator) -> Pair:
 
 # ---------------------------------------------------------- 6. The sampler: Euler steps from noise to the next chunk
 def dream(model: WorldActionModel, memory: Memory, word: Tensor, state: Tensor, rng: Generator) -> Pair:
-    """Solve dx/dsigma = v from sigma 1 to 0 in 5 steps, for video (B, K, 3, H, W) and actions (B, N, A) together."""
+    """Solve dx/dsigma = v from sigma 1 to 0 in 8 steps, for video (B, K, 3, H, W) and actions (B, N, A) together."""
     video = torch.randn(len(word), 1, K, 3, PIXELS, PIXELS, generator=rng)
     actions = torch.randn(len(word), 1, N, A, generator=rng)
-    for now, after in pairwise(shifted(torch.linspace(1, 0, 6)).tolist()):
+    for now, after in pairwise(shifted(torch.linspace(1, 0, 9)).tolist()):
         sigmas = torch.full((2, len(word), 1), now)
         v_video, v_action = model(word, video, actions, state[:, None], sigmas, memory)
         video, actions = video + (after - now) * v_video, actions + (after - now) * v_action
@@ -326,7 +327,7 @@ def wilson(k: int, n: int, z: float = 1.96) -> tuple[float, float]:
 
 def draw_films(title: str, films: dict[str, Tensor]) -> Figure:
     strip = torch.cat([torch.cat(list(pad(film, (1, 1, 1, 1), value=1.0)), -1) for film in films.values()], -2)
-    figure, axis = plt.subplots(figsize=(2 + C * K, len(films) + 0.8), layout="constrained")
+    axis = (figure := Figure(figsize=(2 + C * K, len(films) + 0.8), layout="constrained")).subplots()
     axis.imshow(strip.permute(1, 2, 0).clamp(-1, 1) / 2 + 0.5)
     at = [(i + 0.5) * (PIXELS + 2) for i in range(1 + C * K)]
     axis.set(title=title, xticks=at, xticklabels=range(0, C * N + 1, GROUP), yticks=at[: len(films)], yticklabels=films)
@@ -334,8 +335,8 @@ def draw_films(title: str, films: dict[str, Tensor]) -> Figure:
 
 
 def draw_curves(rows: Tensor, score: dict[str, list[float]]) -> Figure:
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3), layout="constrained")
-    smooth = rows.unfold(0, 20, 1).mean(-1)
+    left, right = (figure := Figure(figsize=(10, 3), layout="constrained")).subplots(1, 2)
+    smooth = rows.unfold(0, min(20, len(rows)), 1).mean(-1)
     left.plot(smooth[:, 0], smooth[:, 1:], label=("video", "action"))
     left.set(yscale="log", xlabel="seconds of training", ylabel=r"loss  $\sigma^2 |v_\theta - v|^2$")
     left.legend()
@@ -361,10 +362,10 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a smoke run of seconds; its policy is bad")
     options = parser.parse_args()
     rng = torch.manual_seed(options.seed)
-    model = WorldActionModel(width=64, depth=2) if options.quick else WorldActionModel()
+    model = WorldActionModel(width=48, depth=2) if options.quick else WorldActionModel()
     error = cache_error(model, rng)
     assert error < 1e-4, f"cached inference differs from the masked forward by {error:.1e}, expected less than 1e-4"
-    rows = train(model, options.minutes, options.steps or 60 * options.quick, rng)
+    rows = train(model, options.minutes, options.steps or 40 * options.quick, rng)
     n, unseen = (8 if options.quick else 50), 1_000_000 + options.seed
     policies = ("world action model", "told another word", "random", "hold still")
     worlds = [World.random(n, Generator().manual_seed(unseen)) for _ in policies]  # the same starts for each

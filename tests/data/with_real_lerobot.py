@@ -1,4 +1,4 @@
-"""Run by the Python of `.venv-lerobot`: what the real lerobot package makes of our data set, and one that it writes itself.
+"""Run by the Python of `.venv-lerobot`: the real lerobot package reads our data set, and writes one itself.
 
 python with_real_lerobot.py read ROOT OUT.npz
 python with_real_lerobot.py write ROOT

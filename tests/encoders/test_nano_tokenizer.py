@@ -63,9 +63,7 @@ def test_a_state_can_be_used_twice(tokenizer: NanoTokenizer, video: torch.Tensor
 
 
 @pytest.mark.parametrize("changed", [1, 4, 5, 12])
-def test_later_frames_never_change_earlier_latents(
-    tokenizer: NanoTokenizer, video: torch.Tensor, changed: int
-) -> None:
+def test_later_frames_never_change_earlier_latents(tokenizer: NanoTokenizer, video: torch.Tensor, changed: int) -> None:
     other = video.clone()
     other[:, :, changed:] = 0.3
     before = 1 + (changed - 1) // 4

@@ -18,6 +18,7 @@ WAN_22 = WAN_21 | {
     "out_channels": 12,
     "scale_factor_spatial": 16,
 }
+ROUNDING = 5e-6  # the library runs its last (or first) 1 x 1 x 1 convolution over all frames at once
 STATISTICS = {"latents_mean": [0.1, -0.2, 0.3, 0.0], "latents_std": [0.5, 1.5, 2.0, 1.0]}
 
 
@@ -43,7 +44,7 @@ def test_encode_equals_the_library(tokenizer: WanVideoTokenizer, video: torch.Te
     assert isinstance(tokenizer, VideoTokenizer)
     factor = tokenizer.spatial_factor
     assert tokenizer.encode(video).shape == (1, 4, 4, 32 // factor, 48 // factor)
-    assert torch.equal(tokenizer.encode(video), expected)
+    torch.testing.assert_close(tokenizer.encode(video), expected, rtol=0, atol=ROUNDING)
 
 
 def test_streaming_encode_equals_one_shot(tokenizer: WanVideoTokenizer, video: torch.Tensor) -> None:
@@ -62,8 +63,8 @@ def test_streaming_decode_equals_the_library(tokenizer: WanVideoTokenizer, video
     second, state = tokenizer.decode_next(state, latents[:, :, 1:2])
     rest, _ = tokenizer.decode_next(state, latents[:, :, 2:])
     assert expected.shape == video.shape
-    assert torch.equal(torch.cat([first, second, rest], dim=2), expected)
-    assert torch.equal(tokenizer.decode(latents), expected)
+    torch.testing.assert_close(tokenizer.decode(latents), expected, rtol=0, atol=ROUNDING)
+    assert torch.equal(torch.cat([first, second, rest], dim=2), tokenizer.decode(latents))
 
 
 def test_a_state_can_be_used_twice(tokenizer: WanVideoTokenizer, video: torch.Tensor) -> None:

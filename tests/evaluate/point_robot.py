@@ -93,7 +93,7 @@ class PointPolicy:
         dream = np.full((4, SIZE, SIZE, 3), 0, np.uint8) if self.dream else None
         if dream is not None:
             dream += (10 * len(self.looks) + np.arange(4, dtype=np.uint8))[:, None, None, None]
-        return ActionChunk(actions.astype(np.float32), dream, {"think": 0.001})
+        return ActionChunk(actions.astype(np.float32), dream, {"think": 0.001 if len(self.looks) > 1 else 9.0})
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from wam.evaluate.rollout import rollout
 
 
 def record(task: str = "reach", seed: int = 0, success: bool = True, commit: str = "c0ffee") -> EpisodeRecord:
-    return EpisodeRecord(task, seed, "Reach.", success, 20, (5.0, 7.0), {"act": 6.0}, commit)
+    return EpisodeRecord(task, seed, "Reach.", success, 20, (9.0, 6.0), {"act": 6.0}, commit)
 
 
 def test_records_come_back_as_they_were(tmp_path: Path) -> None:

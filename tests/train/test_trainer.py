@@ -17,7 +17,7 @@ from wam.train.build import build
 from wam.train.config import NetworkSize, OptimizerConfig, TrainConfig, WindowConfig
 from wam.train.plot import plot_losses
 from wam.train.schedule import learning_rate
-from wam.train.trainer import CHECKPOINTS, LOG, MODEL
+from wam.train.trainer import CHECKPOINTS, LOG, MODEL, ORIGIN
 from wam.world_action_model import WorldActionModel
 
 STEPS = 6
@@ -112,6 +112,8 @@ def test_the_run_leaves_a_log_a_plot_and_a_model(material: Path, tmp_path: Path)
     assert (out / "loss.png").stat().st_size > 1000
     assert WorldActionModel.from_pretrained(out / MODEL).config.latent == (4, 8, 16)
     NanoTokenizer.from_pretrained(out / MODEL / "tokenizer")
+    origin = json.loads((out / MODEL / ORIGIN).read_text())
+    assert (origin["steps"], origin["windows"], origin["training"]["seed"]) == (STEPS, 4 * STEPS, 0)
 
 
 def test_video_only_episodes_train_the_video_and_the_control_leaves_them_out(material: Path, tmp_path: Path) -> None:

@@ -83,6 +83,12 @@ class NanoDecodeState:
     previous_latent: Tensor
 
 
+def _silence(layer: nn.Module) -> None:
+    """Set the last layer of a branch to zero: the branch adds nothing until it has learned something."""
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+
+
 class ResidualBlock(nn.Module):
     """x + conv(silu(conv(silu(x)))), 3 x 3; starts as the identity."""
 
@@ -90,8 +96,7 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.first = nn.Conv2d(width, width, 3, padding=1)
         self.second = nn.Conv2d(width, width, 3, padding=1)
-        nn.init.zeros_(self.second.weight)
-        nn.init.zeros_(self.second.bias)
+        _silence(self.second)
 
     def forward(self, x: Tensor) -> Tensor:
         change: Tensor = self.second(functional.silu(self.first(functional.silu(x))))
@@ -143,12 +148,6 @@ def _synthesis(latents: int, frames: int, config: NanoTokenizerConfig) -> nn.Seq
     )
 
 
-def _silence(network: nn.Sequential) -> None:
-    """Set the last layer to zero: the network adds nothing until it has learned something."""
-    for parameter in network[-1].parameters():
-        nn.init.zeros_(parameter)
-
-
 class NanoTokenizer(nn.Module):
     """Causal video autoencoder for one fixed canvas; see the module text. A `wam.encoders.video.VideoTokenizer`.
 
@@ -171,7 +170,7 @@ class NanoTokenizer(nn.Module):
         self.encode_linear = nn.Conv2d(3, config.z_channels, SPATIAL_FACTOR, stride=SPATIAL_FACTOR, bias=False)
         self.decode_linear = nn.ConvTranspose2d(config.z_channels, 3, SPATIAL_FACTOR, stride=SPATIAL_FACTOR, bias=False)
         for network in (self.encode_frame, self.encode_group, self.decode_frame, self.decode_group):
-            _silence(network)  # a frame starts as its linear code, a group as "nothing moved"
+            _silence(network[-1])  # a frame starts as its linear code, a group as "nothing moved"
         self.register_buffer("background", torch.zeros(3, *config.canvas))
         self.register_buffer("latent_mean", torch.zeros(config.z_channels))
         self.register_buffer("latent_std", torch.ones(config.z_channels))

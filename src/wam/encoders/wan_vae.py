@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from diffusers import AutoencoderKLWan
@@ -44,8 +44,8 @@ class WanVideoTokenizer(nn.Module):
 
     def __init__(self, vae: AutoencoderKLWan) -> None:
         super().__init__()
-        self.vae: Any = vae  # diffusers' classes carry no types
-        self.vae.requires_grad_(False).eval()
+        network = cast(Any, vae)  # diffusers' classes carry no types
+        self.vae = network.requires_grad_(False).eval()
         for name in ("latents_mean", "latents_std"):
             table = self.vae.config[name]
             if len(table) != self.z_channels:
@@ -62,7 +62,7 @@ class WanVideoTokenizer(nn.Module):
         `AutoencoderKLWan.from_pretrained` (torch_dtype, revision).
         """
         arguments = {"use_safetensors": True, **options, **({} if subfolder is None else {"subfolder": subfolder})}
-        network: Any = AutoencoderKLWan
+        network = cast(Any, AutoencoderKLWan)
         return cls(network.from_pretrained(str(source), **arguments))
 
     @property
@@ -141,7 +141,7 @@ class WanVideoTokenizer(nn.Module):
         features = list(state.features)
         x = frames.to(self.vae.dtype)
         if self.vae.config.patch_size is not None:
-            x = patchify(x, patch_size=self.vae.config.patch_size)
+            x = patchify(x, self.vae.config.patch_size)  # type: ignore[no-untyped-call]
         moments = self.vae.quant_conv(self.vae.encoder(x, feat_cache=features, feat_idx=[0]))
         mean = moments[:, : self.z_channels].to(frames.dtype)
         return (mean - self.latents_mean.to(mean)) / self.latents_std.to(mean), WanStreamState(tuple(features))
@@ -151,5 +151,5 @@ class WanVideoTokenizer(nn.Module):
         x = (latent * self.latents_std.to(latent) + self.latents_mean.to(latent)).to(self.vae.dtype)
         x = self.vae.decoder(self.vae.post_quant_conv(x), feat_cache=features, feat_idx=[0], first_chunk=first)
         if self.vae.config.patch_size is not None:
-            x = unpatchify(x, patch_size=self.vae.config.patch_size)
+            x = unpatchify(x, self.vae.config.patch_size)  # type: ignore[no-untyped-call]
         return x.clamp(-1, 1).to(latent.dtype), WanStreamState(tuple(features))

@@ -30,7 +30,8 @@ class ResultFolderError(ValueError):
 class EpisodeRecord:
     """One line of `episodes.jsonl`.
 
-    steps: control steps; act_ms: milliseconds of every call of the policy; stage_ms: mean per chunk and stage.
+    steps: control steps; act_ms: milliseconds of every call of the policy; stage_ms: mean per chunk and stage, the
+    policy's without the first chunk (see `EpisodeResult`).
     commit: the version of the code that ran this episode. video: path inside the folder, or None.
     """
 

@@ -50,7 +50,8 @@ class EpisodeResult:
     """What happened in one episode.
 
     steps: control steps executed; chunks: calls of the policy.
-    act_seconds: wall time of every call of the policy, (chunks,).
+    act_seconds: wall time of every call of the policy, (chunks,). The first call also reads the sentence, and may load
+    and compile things, so `later_act_seconds` leaves it out, as do the policy's stages below.
     seconds: mean per chunk and stage: the policy's own stages, then "act" (the whole call), "simulate", "render".
     actions: float32 (steps, A), as sent; chunk_starts: the step at which each chunk began.
     frames: uint8 (F, H, W, 3), the real canvas, or None when not recorded; frame_steps: the step of each frame.
@@ -75,10 +76,15 @@ class EpisodeResult:
         return len(self.act_seconds)
 
     @property
+    def later_act_seconds(self) -> tuple[float, ...]:
+        """Of all calls but the first; of the first when there is no other."""
+        return self.act_seconds[1:] or self.act_seconds
+
+    @property
     def chunks_per_second(self) -> float:
-        """How many chunks the policy decides per second of its own time (simulation and rendering excluded)."""
-        total = sum(self.act_seconds)
-        return self.chunks / total if total > 0 else float("inf")
+        """How many chunks the policy decides per second of its own time, once it runs; without simulation."""
+        total = sum(self.later_act_seconds)
+        return len(self.later_act_seconds) / total if total > 0 else float("inf")
 
 
 def noise_seed(task: str, seed: int) -> int:
@@ -105,6 +111,8 @@ def rollout(
     """
     episode = _Episode(env, policy, record=record, embodiment=embodiment)
     limit = max_env_steps // env.action_repeat
+    if limit < 1:
+        raise ValueError(f"max_env_steps is {max_env_steps}, less than one control step of {env.action_repeat}")
     observations: Sequence[Observation] = episode.start(seed)
     while episode.steps < limit and not episode.success:
         chunk = episode.decide(observations)
@@ -131,6 +139,7 @@ class _Episode:
     actions: list[npt.NDArray[np.float32]] = field(default_factory=list)
     chunk_starts: list[int] = field(default_factory=list)
     act_seconds: list[float] = field(default_factory=list)
+    stages: list[Mapping[str, float]] = field(default_factory=list)
     spent: dict[str, float] = field(default_factory=dict)
     frames: list[Frames] = field(default_factory=list)
     frame_steps: list[int] = field(default_factory=list)
@@ -150,8 +159,7 @@ class _Episode:
         chunk = self.policy.act(observations)
         self.act_seconds.append(time.perf_counter() - began)
         self.chunk_starts.append(self.steps)
-        for stage, seconds in chunk.seconds.items():
-            self.spent[stage] = self.spent.get(stage, 0.0) + seconds
+        self.stages.append(chunk.seconds)
         if len(chunk.actions) < self.policy.execute:
             raise ValueError(
                 f"the policy returned {len(chunk.actions)} actions, but its 'execute' is {self.policy.execute}; "
@@ -182,9 +190,6 @@ class _Episode:
         return looks
 
     def result(self, seed: int) -> EpisodeResult:
-        chunks = max(len(self.act_seconds), 1)
-        self.spent["act"] = sum(self.act_seconds)
-        order = [name for name in self.spent if name not in _OUTER] + [name for name in _OUTER if name in self.spent]
         return EpisodeResult(
             task=self.env.task,
             instruction=self.instruction,
@@ -192,13 +197,22 @@ class _Episode:
             success=self.success,
             steps=self.steps,
             act_seconds=tuple(self.act_seconds),
-            seconds={name: self.spent[name] / chunks for name in order},
+            seconds=self._mean_seconds(),
             actions=np.array(self.actions, dtype=np.float32).reshape(self.steps, -1),
             chunk_starts=tuple(self.chunk_starts),
             frames=np.stack(self.frames) if self.record else None,
             frame_steps=tuple(self.frame_steps),
             dreams=self._dreamed(),
         )
+
+    def _mean_seconds(self) -> dict[str, float]:
+        """Per chunk: the policy's stages and their whole without the first chunk, the world's part with it."""
+        later = self.stages[1:] or self.stages
+        act = self.act_seconds[1:] or self.act_seconds
+        names = dict.fromkeys(name for chunk in later for name in chunk)
+        own = {name: sum(chunk.get(name, 0.0) for chunk in later) / len(later) for name in names}
+        world = {name: seconds / len(self.stages) for name, seconds in sorted(self.spent.items(), reverse=True)}
+        return {**own, "act": sum(act) / len(act), **world}
 
     def _keep(self, observation: Observation, dream: Frames | None) -> None:
         self.frames.append(compose(observation.images, self.embodiment))
@@ -217,9 +231,6 @@ class _Episode:
         began = time.perf_counter()
         yield
         self.spent[stage] = self.spent.get(stage, 0.0) + time.perf_counter() - began
-
-
-_OUTER = ("act", "simulate", "render")  # stages measured here, reported after the policy's own
 
 
 def _imagined(chunk: ActionChunk, done: int) -> Frames | None:

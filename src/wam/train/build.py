@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -103,7 +103,7 @@ def _model(
     )
 
 
-def _sentences(sentences: list[str], embodiment: Embodiment, text: MiniLMTextEncoder) -> Tensor:
+def _sentences(sentences: Sequence[str], embodiment: Embodiment, text: MiniLMTextEncoder) -> Tensor:
     """(n, Lt, text_dim): every distinct sentence once."""
     return text.encode([embodiment.prompt(sentence) for sentence in sentences])
 

@@ -63,7 +63,8 @@ class FrameStore:
 
     def median(self) -> npt.NDArray[np.uint8]:
         """Per-pixel median of evenly spaced frames, (H, W, 3): what fixed cameras see when nothing is in the way."""
-        return np.median(self.spread(MEDIAN_FRAMES), axis=0).round().astype(np.uint8)
+        median: npt.NDArray[np.float64] = np.median(self.spread(MEDIAN_FRAMES), axis=0)
+        return median.round().astype(np.uint8)
 
     def spread(self, count: int) -> npt.NDArray[np.uint8]:
         """At most `count` frames, evenly spaced over all episodes, (n, H, W, 3)."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import shlex
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,7 +25,7 @@ from wam.train.validation import validate
 from wam.world_action_model import Losses, WorldActionModel
 
 logger = logging.getLogger(__name__)
-MODEL, CHECKPOINTS, LOG = "model", "checkpoints", "log.jsonl"
+MODEL, CHECKPOINTS, LOG, ORIGIN = "model", "checkpoints", "log.jsonl", "training.json"
 
 
 @dataclass(frozen=True)
@@ -168,6 +170,19 @@ class Trainer:
         if self.accelerator.is_main_process:
             self.bare.load_state_dict(self.averaged.state_dict())
             self.save_model(self.bare, self.config.out / MODEL)
+            self._save_origin(self.config.out / MODEL / ORIGIN)
+
+    def _save_origin(self, path: Path) -> None:
+        """How these weights came to be, beside them."""
+        origin = {
+            "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+            "steps": self.step,
+            "minutes": round(self.seconds / 60, 1),
+            "processes": self.accelerator.num_processes,
+            "windows": self.step * self.config.batch * self.accelerator.num_processes,
+            "training": json.loads(json.dumps(dataclasses.asdict(self.config), default=str)),
+        }
+        path.write_text(json.dumps(origin, indent=2) + "\n")
 
 
 def _parameter_groups(model: WorldActionModel, weight_decay: float) -> list[dict[str, Any]]:
