@@ -15,7 +15,8 @@ command -v ffmpeg >/dev/null || { echo "torchcodec needs FFmpeg. Please run: sud
 
 "$python" -m venv "$folder"
 $pip install $torch
-# torchcodec 0.13.0 loads with torch 2.13; later ones do not. Their own pins are older, hence --no-deps.
+# torchcodec 0.13.0 loads with torch 2.13; later ones do not. Their own pins are older, hence --no-deps, and hence the
+# conflicts that pip reports at the end.
 $pip install --no-deps lerobot==0.4.4 torchvision==0.28.0 torchcodec==0.13.0
 $pip install "av<16" "datasets<5" "diffusers<0.36" "draccus==0.10.0" "huggingface-hub<0.36" \
   accelerate deepdiff einops gymnasium "imageio[ffmpeg]" jsonlines opencv-python-headless pyserial termcolor

@@ -132,9 +132,10 @@ class Sampler:
     def solvers(self, device: torch.device) -> tuple[Solver, Solver]:
         """Fresh solvers for (video, actions)."""
         if self.solver == "unipc":
-            sigmas = unipc_schedule(self.steps, self.shift).to(device)
-            video = self.video_final + (1 - self.video_final) * sigmas
-            return UniPC(video), UniPC(sigmas)
+            return (
+                UniPC(unipc_schedule(self.steps, self.shift, self.video_final).to(device)),
+                UniPC(unipc_schedule(self.steps, self.shift).to(device)),
+            )
         return (
             Euler(sigma_schedule(self.steps, self.shift, self.video_final).to(device)),
             Euler(sigma_schedule(self.steps, self.shift).to(device)),

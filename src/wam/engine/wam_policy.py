@@ -21,6 +21,7 @@ from wam.model.attention import ANCHOR
 from wam.model.kv_cache import KVCache
 from wam.model.transformer import Context
 from wam.robot.canvas import compose
+from wam.robot.chroma import subsample_chroma
 from wam.robot.embodiment import LATENT_STRIDE
 from wam.robot.observation import Observation
 from wam.world_action_model import Sampler, WorldActionModel
@@ -146,7 +147,7 @@ class WamPolicy:
         if not np.isfinite(state).all():
             names = [n for n, x in zip(self.embodiment.state_names, state, strict=True) if not np.isfinite(x)]
             raise ValueError(f"state: {names} is not finite in {state.tolist()}; check the robot's sensors")
-        canvases = np.stack([compose(observation.images, self.embodiment) for observation in observations])
+        canvases = np.stack([subsample_chroma(compose(look.images, self.embodiment)) for look in observations])
         return torch.from_numpy(state)[None], frames_to_video(canvases)[None]
 
     def _session_for(self, instruction: str) -> _Session:

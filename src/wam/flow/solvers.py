@@ -32,10 +32,13 @@ def sigma_schedule(steps: int, shift: float = 1.0, final: float = 0.0) -> Tensor
     return (final + (1 - final) * shifted(uniform, shift)).float()
 
 
-def unipc_schedule(steps: int, shift: float = 5.0) -> Tensor:
-    """The levels of the released sampler: 0.999 to 0, shifted, the last one replaced by 0."""
+def unipc_schedule(steps: int, shift: float = 5.0, final: float = 0.0) -> Tensor:
+    """The levels of the released sampler: 0.999 to 0, shifted, then squeezed so that the last one is `final`."""
     uniform = torch.linspace(0.999, 0.0, steps + 1, dtype=torch.float64)[:-1]
-    return torch.cat([shifted(uniform, shift), torch.zeros(1, dtype=torch.float64)]).float()
+    sigmas = torch.cat([shifted(uniform, shift), torch.zeros(1, dtype=torch.float64)])
+    if not 0.0 <= final < sigmas[0]:
+        raise ValueError(f"final={final}: UniPC ends at a level in [0, {sigmas[0]:.4f}); to keep pure noise use Euler")
+    return (final + sigmas * (sigmas[0] - final) / sigmas[0]).float()
 
 
 @dataclass
@@ -56,7 +59,7 @@ class UniPC:
         predictor   x_t = sigma_t / sigma_s x - alpha_t E (m_s + (m_prev - m_s) / 2r)
                     with r = (lambda_prev - lambda_s) / h
         corrector   the step that led here, once more, now knowing m_t.
-    The first and the last step are of order 1.
+    The first and the last step are of order 1; a step to sigma 0 (h infinite, E = -1) gives m_s itself.
     """
 
     sigmas: Tensor
@@ -78,13 +81,11 @@ class UniPC:
 
     def _predict(self, x: Tensor, index: int) -> Tensor:
         last = index == len(self.sigmas) - 2
-        if last:
-            return self._clean[-1]
         sigma, following = self.sigmas[index], self.sigmas[index + 1]
         h = self._lambda(index + 1) - self._lambda(index)
         e = torch.expm1(-h).float()
         out = following / sigma * x - (1 - following) * e * self._clean[-1]
-        if len(self._clean) == 2:
+        if len(self._clean) == 2 and not last:
             r = ((self._lambda(index - 1) - self._lambda(index)) / h).float()
             out = out - (1 - following) * e * 0.5 * (self._clean[0] - self._clean[1]) / r
         return out

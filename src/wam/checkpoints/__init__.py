@@ -1,0 +1,1 @@
+"""Weights of other projects: names, sizes and proof that they mean the same here."""

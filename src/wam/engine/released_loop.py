@@ -1,0 +1,173 @@
+"""The closed loop exactly as DreamZero's released code runs it, so that its weights give its numbers.
+
+It differs from `WorldActionModel.denoise` in what the released network was used with: the first frame's latents beside
+the noisy ones (`FirstFrame`), image features, timesteps cut to whole numbers, states that read what their actions read,
+guidance against a negative prompt on the video alone, and steps that repeat the last velocity.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from wam.engine.step_cache import RELEASED_STEPS, CosineSteps, FixedSteps, StepCache
+from wam.flow.solvers import UniPC, unipc_schedule
+from wam.model.attention import ANCHOR, Kind, concatenate, step_layout, video_layout
+from wam.model.config import TransformerConfig
+from wam.model.kv_cache import KVCache
+from wam.model.transformer import Context, Pass, Transformer, Velocity
+from wam.world_action_model import guided
+
+NEGATIVE_PROMPT = (
+    "Vibrant colors, overexposed, static, blurry details, text, subtitles, style, artwork, painting, image, still, "
+    "grayscale, dull, worst quality, low quality, JPEG artifacts, ugly, mutilated, extra fingers, bad hands, bad face, "
+    "deformed, disfigured, mutated limbs, fused fingers, stagnant image, cluttered background, three legs, many people "
+    "in the background, walking backwards."
+)
+"""What the released sampler guides away from (Wan's)."""
+
+
+@dataclass(frozen=True)
+class ReleasedSampler:
+    """How the released code denoises a chunk.
+
+    skip: how many of 16 steps ask the network (a key of `RELEASED_STEPS`), or "dynamic" for the cosine rule.
+    video_final: noise level at which the video stops ("decouple_inference_noise" uses 0.8); actions always reach 0.
+    """
+
+    steps: int = 16
+    shift: float = 5.0
+    guidance: float = 5.0
+    video_final: float = 0.0
+    skip: int | Literal["dynamic"] = 8
+
+    def step_cache(self) -> StepCache:
+        if self.skip == "dynamic":
+            return StepCache(CosineSteps())
+        if self.skip not in RELEASED_STEPS:
+            raise ValueError(f"skip={self.skip!r}: expected 'dynamic' or one of {sorted(RELEASED_STEPS)}")
+        return StepCache(FixedSteps(RELEASED_STEPS[self.skip]))
+
+
+@dataclass(frozen=True)
+class ReleasedChunk:
+    """video (B, z, K, h, w) and action (B, N, A), both in model units; steps_run: the steps that asked the network."""
+
+    video: Tensor
+    action: Tensor
+    steps_run: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Prompted:
+    """The positive or the negative prompt, and what has been remembered under it."""
+
+    context: Context
+    cache: KVCache
+
+
+class ReleasedLoop:
+    """One session: `remember` real latents, `denoise` the next chunk. The caller resets by making a new loop."""
+
+    def __init__(
+        self,
+        transformer: Transformer,
+        prompts: list[Context],
+        grid: tuple[int, int],
+        sampler: ReleasedSampler | None = None,
+        first_frame: Tensor | None = None,
+    ) -> None:
+        """prompts: positive, then negative unless guidance is 1. grid: rows and columns of video tokens per frame.
+
+        first_frame: (1, 20, F, h, w), mask and latents that go beside the noisy ones, by latent frame; None without.
+        """
+        self.transformer, self.grid, self.first_frame = transformer.eval(), grid, first_frame
+        self.sampler = sampler or ReleasedSampler()
+        device = transformer.patch_embedding.weight.device
+        frame_tokens = grid[0] * grid[1]
+        self.prompts = [
+            Prompted(context, KVCache(transformer.config, 1, frame_tokens, device=device)) for context in prompts
+        ]
+        expected = 1 if self.sampler.guidance == 1.0 else 2
+        if len(prompts) != expected:
+            raise ValueError(
+                f"found {len(prompts)} prompts; guidance={self.sampler.guidance} needs {expected} (positive, negative)"
+            )
+
+    @torch.no_grad()
+    def remember(self, latents: Tensor, chunk: int) -> None:
+        """Write real frames: the anchor (1, z, 1, h, w) as chunk ANCHOR, later two latent frames per chunk."""
+        inputs = clean_pass(self._beside(latents, chunk), chunk, self.transformer.config, self.grid)
+        for prompt in self.prompts:
+            self.transformer(inputs, prompt.context, prompt.cache)
+            prompt.cache.commit(chunk)
+
+    @torch.no_grad()
+    def denoise(self, video: Tensor, action: Tensor, state: Tensor, chunk: int) -> ReleasedChunk:
+        """From noise (1, z, K, h, w) and (1, N, A) and the normalised state (1, 1, S) to the chunk; the cache stays."""
+        s = self.sampler
+        video_solver, action_solver = (UniPC(unipc_schedule(s.steps, s.shift, end)) for end in (s.video_final, 0.0))
+        velocities = s.step_cache()
+        for step in range(s.steps):
+            timesteps = tuple(torch.floor(1000 * solver.sigmas[step]) for solver in (video_solver, action_solver))
+            inputs = chunk_pass(
+                self._beside(video, chunk), action, state, timesteps, chunk, self.transformer.config, self.grid
+            )
+            v = velocities.velocity(step, lambda inputs=inputs: self._velocity(inputs))  # type: ignore[misc]
+            assert v.video is not None and v.action is not None
+            video, action = video_solver.step(video, v.video, step), action_solver.step(action, v.action, step)
+        return ReleasedChunk(video, action, tuple(velocities.steps_run))
+
+    def _velocity(self, inputs: Pass) -> Velocity:
+        answers = [self.transformer(inputs, p.context, p.cache, state_reads=True) for p in self.prompts]
+        return answers[0] if len(answers) == 1 else guided(answers[0], answers[1], self.sampler.guidance)
+
+    def _beside(self, video: Tensor, chunk: int) -> Tensor:
+        """Put the first frame's channels beside those of the video, at the chunk's latent frames."""
+        if self.first_frame is None:
+            return video
+        start = 0 if chunk == ANCHOR else 1 + chunk * self.transformer.config.frames_per_chunk
+        return torch.cat([video, self.first_frame[:, :, start : start + video.shape[2]]], dim=1)
+
+
+def clean_pass(video: Tensor, chunk: int, config: TransformerConfig, grid: tuple[int, int]) -> Pass:
+    """Real video (B, in_channels, F, h, w) of one chunk, or of the anchor, at sigma 0."""
+    batch, device = video.shape[0], video.device
+    return Pass(
+        layout=video_layout(Kind.CLEAN, [chunk], config.frames_per_chunk, *grid, slot=0).to(device),
+        sigma=torch.zeros(batch, 1, device=device),
+        embodiment=torch.zeros(batch, dtype=torch.long, device=device),
+        video=video,
+    )
+
+
+def chunk_pass(
+    video: Tensor,
+    action: Tensor,
+    state: Tensor,
+    timesteps: tuple[Tensor, ...],
+    chunk: int,
+    config: TransformerConfig,
+    grid: tuple[int, int],
+) -> Pass:
+    """[noisy video | actions | state] of one chunk; timesteps: (video, action) in 0..1000, scalars."""
+    batch, device, frames = video.shape[0], video.device, config.frames_per_chunk
+    layout = concatenate(
+        [
+            video_layout(Kind.NOISY, [chunk], frames, *grid, slot=0),
+            step_layout(Kind.ACTION, [chunk], config.actions_per_chunk, [frames] * config.actions_per_chunk),
+            step_layout(Kind.STATE, [chunk], 1, [frames]),
+        ]
+    )
+    sigma = torch.stack([timesteps[0]] * frames + [timesteps[1]]).to(device).float() / 1000
+    return Pass(
+        layout=layout.to(device),
+        sigma=sigma.expand(batch, -1),
+        embodiment=torch.zeros(batch, dtype=torch.long, device=device),
+        video=video,
+        action=action,
+        state=state,
+    )
