@@ -141,7 +141,6 @@ def tags(kind: int, first: int, chunks: int, tokens: int) -> Tensor:  # (chunks 
 class Memory(NamedTuple):  # the KV cache: of real pictures only
     tags: Tensor = torch.zeros(0, 2, dtype=torch.long)  # (Lk, 2)
     layers: tuple[Pair, ...] = ()  # for each layer, keys and values (B, heads, Lk, d)
-    last: Tensor = torch.zeros(0)  # (B, 1, 3, H, W) the picture seen last
 
 
 class Block(nn.Module):
@@ -195,10 +194,9 @@ class WorldActionModel(nn.Module):
             tag.insert(0, torch.cat([tags(CLEAN, ANCHOR, 1, P), tags(CLEAN, 0, c - 1, K * P)]))
         y, _ = self.transform(torch.cat(x, 1), torch.cat(tag), word, memory)
         *_, y_video, y_action, _ = y.split([part.shape[1] for part in x], 1)
-        # The last layers guess the clean x (video: its change since the last picture); x_sigma = x + sigma v gives v.
-        last = past.last if isinstance(past, Memory) else past[:, ::K]  # (B, c, 3, H, W)
+        # The last layers guess the clean x, for pixels an easier target than v; x_sigma = x + sigma v gives v.
         patches = self.video_out(y_video).float().unflatten(1, (c, K, P))
-        guess_video = last[:, :, None] + pixel_shuffle(patches.mT.unflatten(-1, (GRID, GRID)), PATCH)
+        guess_video = pixel_shuffle(patches.mT.unflatten(-1, (GRID, GRID)), PATCH)
         guess_actions = self.action_out(y_action).float().reshape(actions.shape)
         return (video - guess_video) / like(sigmas[0], video), (actions - guess_actions) / like(sigmas[1], actions)
 
@@ -207,7 +205,7 @@ class WorldActionModel(nn.Module):
         seen = len(memory.tags) // P
         x = self.embed_video(film, torch.zeros(film.shape[:2]), self.when[seen : seen + film.shape[1]])
         tag = tags(CLEAN, (seen - 1) // K, 1, x.shape[1])
-        return self.transform(x, tag, word, memory)[1]._replace(last=film[:, -1:])
+        return self.transform(x, tag, word, memory)[1]
 
     def transform(self, x: Tensor, tag: Tensor, word: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
         """Tokens (B, L, D) look at the memory and at each other, as the table allows. Everyone is told the word."""

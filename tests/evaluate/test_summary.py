@@ -14,7 +14,7 @@ from wam.evaluate.compare import compare_folders
 from wam.evaluate.provenance import Provenance
 from wam.evaluate.results import EpisodeRecord, ResultFolder, ResultFolderError
 from wam.evaluate.statistics import mean, wilson
-from wam.evaluate.summary import Summary, summarise
+from wam.evaluate.summary import Summary, policy_name, summarise
 
 MADE = Provenance("wam eval", "unknown", "a machine", "2026-01-01T00:00:00+00:00")
 GROUPS = {"reach": "easy", "close": "easy", "push": "hard"}
@@ -43,6 +43,13 @@ def test_means_weigh_tasks_alike(found: Summary) -> None:
 def test_unequal_numbers_of_episodes_do_not_tilt_the_mean() -> None:
     uneven = episodes({"reach": 0}, 90) + episodes({"push": 10}, 10)
     assert summarise(uneven, GROUPS, CONFIG, MADE).over_tasks.value == 0.5
+
+
+def test_names_of_policies() -> None:
+    assert policy_name({"policy": "expert"}) == "expert"
+    assert policy_name({"policy": "wam", "checkpoint": "runs/mt10/model"}) == "mt10"
+    assert policy_name({"policy": "wam", "checkpoint": "nano-metaworld"}) == "nano-metaworld"
+    assert policy_name({"policy": "wam", "checkpoint": "runs/mt10", "label": "one step"}) == "one step"
 
 
 def test_timing_counts_chunks(found: Summary) -> None:

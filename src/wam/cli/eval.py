@@ -172,9 +172,16 @@ def _write(summary: Summary, records: Sequence[EpisodeRecord], out: Path, embodi
     text = markdown(summary)
     write_atomic(out / TABLE, lambda temporary: temporary.write_text(text, encoding="utf-8"))
     films = [out / record.video for record in records if record.video]
-    facts = {name: str(value) for name, value in summary.config.items() if value not in ("", [], {}, None)}
+    facts = {name: _words(value) for name, value in summary.config.items() if value not in ("", [], {}, None)}
     report = Report(summary.title, summary.provenance, summary=summary, films=films, facts=facts, embodiment=embodiment)
     write_report(report, out / PAGE)
+
+
+def _words(value: Any) -> str:
+    """Configuration for people: `steps 4, solver euler`."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {item}" for name, item in value.items() if item is not None)
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 if __name__ == "__main__":

@@ -78,7 +78,8 @@ class Summary:
     @property
     def title(self) -> str:
         """Which policy on what, in one line."""
-        return f"{policy_name(self.config)} on {len(self.tasks)} tasks, {self.config.get('split', 'custom')} split"
+        many = f"{len(self.tasks)} tasks" if len(self.tasks) > 1 else self.tasks[0].task
+        return f"{policy_name(self.config)} on {many}, {self.config.get('split', 'custom')} split"
 
     def to_dict(self) -> dict[str, Any]:
         return {**dataclasses.asdict(self), "confidence": 0.95}
@@ -128,7 +129,10 @@ def policy_name(config: Mapping[str, Any]) -> str:
     """How tables call the policy of a result folder: its label, else the checkpoint's folder, else its kind."""
     if config.get("label"):
         return str(config["label"])
-    return Path(config["checkpoint"]).name if config.get("checkpoint") else str(config.get("policy", "policy"))
+    if not config.get("checkpoint"):
+        return str(config.get("policy", "policy"))
+    folder = Path(config["checkpoint"])
+    return folder.parent.name if folder.name == "model" and folder.parent.name else folder.name  # RUN/model of training
 
 
 def rich_table(summary: Summary) -> Table:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from wam.data.schema import EpisodeData
 from wam.sim.metaworld import ACTION_DIM, MetaWorldEnv
 from wam.sim.tasks import PRECISE_TASKS, SPLITS, TASKS, SplitName
 
@@ -24,10 +25,20 @@ class ExpertFailed(RuntimeError):
 
 
 @dataclass(frozen=True)
+class RecordedEpisode:
+    """One success of T rows: camera -> uint8 (T, H, W, 3), column -> (T, ...), its sentence, and what else is known."""
+
+    images: Mapping[str, npt.NDArray[np.uint8]]
+    columns: Mapping[str, npt.NDArray[Any]]
+    task: str
+    extra: Mapping[str, str | int | float]
+
+
+@dataclass(frozen=True)
 class Demonstration:
     """One recorded success, and how many failed roll-outs were thrown away before it."""
 
-    episode: EpisodeData
+    episode: RecordedEpisode
     dropped: int
 
 
@@ -64,7 +75,7 @@ def demonstrate(env: MetaWorldEnv, split: SplitName, index: int, seed: int) -> D
 
 def record_episode(
     env: MetaWorldEnv, seed: int, noise: float, rng: np.random.Generator, sentence: str | None = None
-) -> EpisodeData | None:
+) -> RecordedEpisode | None:
     """Let the expert play one seed; None if it fails.
 
     noise: standard deviation of the gaussian disturbance of the executed dx, dy, dz (the gripper is left alone). The
@@ -96,7 +107,7 @@ def record_episode(
         "next.success": np.asarray(successes, dtype=np.bool_),
     }
     extra: dict[str, str | int | float] = {"env_task": env.task, "seed": seed, "noise": float(noise)}
-    return EpisodeData(
+    return RecordedEpisode(
         images={camera: np.stack(frames) for camera, frames in images.items()},
         columns=columns,
         task=sentence if sentence is not None else TASKS[env.task].sentence,
