@@ -31,7 +31,7 @@ PIXELS, PATCH, GRID, P = 24, 8, 3, 9  # a picture of 24 x 24 is cut into 3 x 3 p
 Pair = tuple[Tensor, Tensor]  # nearly always (video, action)
 
 # ---------------------------------------------------------- 1. The world: B of them side by side, each [-1, 1]^2
-SPEED, REACH, ON_PAD = 0.10, 0.24, 0.20  # a full action; robot and disc touch; the disc is delivered
+SPEED, REACH, ON_PAD = 0.10, 0.25, 0.20  # a full action; robot and disc touch; the disc is delivered
 FLOOR, ROBOT, DISC = (0.94, 0.93, 0.90), (0.10, 0.10, 0.15), (1.00, 0.65, 0.10)
 PADS = ((0.90, 0.25, 0.25), (0.25, 0.70, 0.35), (0.25, 0.45, 0.90), (0.65, 0.35, 0.80))
 
@@ -79,16 +79,16 @@ class World:
         return (self.disc - self.target).norm(dim=-1) < ON_PAD  # (B,) bool
 
     def picture(self) -> Tensor:
-        """What the robot sees: (B, 3, H, W) in [-1, 1], anti-aliased so that less than a pixel of motion shows."""
+        """What the robot sees: (B, 3, H, W), 0 is bare floor. Anti-aliased: less than a pixel of motion shows."""
         ticks = (torch.arange(PIXELS) + 0.5) / PIXELS * 2 - 1
         pixel = torch.stack(torch.meshgrid(ticks, ticks, indexing="xy"), -1)
         image = torch.tensor(FLOOR).expand(len(self.word), PIXELS, PIXELS, 3)
-        things = [(self.pads[:, i], 0.26, PADS[i]) for i in range(len(WORDS))]
-        for place, radius, colour in [*things, (self.disc, 0.18, DISC), (self.robot, 0.11, ROBOT)]:
+        things = [(self.pads[:, i], 0.28, PADS[i]) for i in range(len(WORDS))]
+        for place, radius, colour in [*things, (self.disc, 0.24, DISC), (self.robot, 0.14, ROBOT)]:
             distance = (pixel - place[:, None, None]).norm(dim=-1, keepdim=True)
             cover = ((radius - distance) * PIXELS / 2 + 0.5).clamp(0, 1)
             image = image + cover * (torch.tensor(colour) - image)
-        return 2 * image.permute(0, 3, 1, 2) - 1
+        return 2 * (image - torch.tensor(FLOOR)).permute(0, 3, 1, 2)
 
 
 # ---------------------------------------------------------- 2. Expert data: the world is cheap, so every batch is new
@@ -167,7 +167,8 @@ class WorldActionModel(nn.Module):
         self.state_in, self.word = nn.Linear(S, width), nn.Embedding(len(WORDS), width)
         self.sigma = nn.Sequential(nn.Linear(32, width), nn.SiLU(), nn.Linear(width, width))
         self.where = nn.Parameter(0.5 * torch.randn(P, width))  # of a patch in the picture
-        self.when = nn.Parameter(0.5 * torch.randn(1 + C * K, width))  # of a picture, or of the actions towards it
+        angles = torch.arange(1 + C * K)[:, None] * torch.logspace(0, -1.5, width // 2)  # "the last" is one rotation
+        self.when = nn.Parameter(torch.cat([angles.sin(), angles.cos()], -1))  # of a picture, or of actions towards it
         self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
 
@@ -324,9 +325,9 @@ def wilson(k: int, n: int, z: float = 1.96) -> tuple[float, float]:
 
 
 def draw_films(title: str, films: dict[str, Tensor]) -> Figure:
-    strip = torch.cat([torch.cat(list(pad(film, (1, 1, 1, 1), value=1.0)), -1) for film in films.values()], -2)
+    strip = torch.cat([torch.cat(list(pad(film, (1, 1, 1, 1), value=9)), -1) for film in films.values()], -2)
     axis = (figure := Figure(figsize=(2 + C * K, len(films) + 0.8), layout="constrained")).subplots()
-    axis.imshow(strip.permute(1, 2, 0).clamp(-1, 1) / 2 + 0.5)
+    axis.imshow((strip.permute(1, 2, 0) / 2 + torch.tensor(FLOOR)).clamp(0, 1))
     at = [(i + 0.5) * (PIXELS + 2) for i in range(1 + C * K)]
     axis.set(title=title, xticks=at, xticklabels=range(0, C * N + 1, GROUP), yticks=at[: len(films)], yticklabels=films)
     return figure

@@ -33,6 +33,8 @@ class WorldActionConfig:
 
     latent: (channels, height, width) of one latent frame.  dream: False trains and runs the same network on actions
     alone, without noisy video tokens (the "BC" control).  video_weight: of the video loss, the action loss has 1.
+    see_previous: every noisy frame is given the last real frame before its chunk as further channels (as image-to-video
+    models are given the first frame), so that what stands still need not be imagined; clean frames get zeros there.
     """
 
     transformer: TransformerConfig
@@ -44,6 +46,15 @@ class WorldActionConfig:
     dream: bool = True
     video_weight: float = 0.3
     text_len: int = 16
+    see_previous: bool = False
+
+    def __post_init__(self) -> None:
+        expected = self.latent[0] * (2 if self.see_previous else 1)
+        if self.transformer.in_channels != expected:
+            raise ValueError(
+                f"config: transformer.in_channels is {self.transformer.in_channels}, but latents of {self.latent[0]} "
+                f"channels with see_previous={self.see_previous} need {expected}"
+            )
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -186,7 +197,8 @@ class WorldActionModel(nn.Module):
         noisy_video = interpolate(windows.video, video_noise, video_sigma[:, None, :, None, None])
         noisy_action = interpolate(action, action_noise, action_sigma[:, :, None])
 
-        context_video = self._clean_context(windows)
+        context_video = self._with_previous(self._clean_context(windows), None)
+        noisy_video = self._with_previous(noisy_video, self._before_each_chunk(windows))
         layout = window_layout(config, chunks).to(device).shifted(windows.chunk_index[:, 0])
         inputs = Pass(
             layout=layout,
@@ -216,6 +228,18 @@ class WorldActionModel(nn.Module):
             return windows.anchor
         shown = windows.video.shape[2] - self.config.transformer.frames_per_chunk
         return torch.cat([windows.anchor, windows.video[:, :, :shown]], dim=2)
+
+    def _before_each_chunk(self, windows: Windows) -> Tensor:
+        """(B, z, M K, h, w): for every frame of a chunk, the last real frame before that chunk."""
+        per_chunk = self.config.transformer.frames_per_chunk
+        before = torch.cat([windows.anchor, windows.video], dim=2)[:, :, :-1:per_chunk]
+        return before.repeat_interleave(per_chunk, dim=2)
+
+    def _with_previous(self, video: Tensor, previous: Tensor | None) -> Tensor:
+        """Video (B, z, F, h, w) with the channels of `see_previous`, if the model has them."""
+        if not self.config.see_previous:
+            return video
+        return torch.cat([video, torch.zeros_like(video) if previous is None else previous.expand_as(video)], dim=1)
 
     # ------------------------------------------------------- acting: remember real frames, denoise the next chunk
 
@@ -247,7 +271,7 @@ class WorldActionModel(nn.Module):
             layout=clean_layout(self.config, chunk).to(device),
             sigma=torch.zeros(batch, 1, device=device),
             embodiment=torch.zeros(batch, dtype=torch.long, device=device),
-            video=latents,
+            video=self._with_previous(latents, None),
         )
         self.transformer(inputs, context, cache)
         cache.commit(chunk)
@@ -261,13 +285,19 @@ class WorldActionModel(nn.Module):
         chunk: int,
         sampler: Sampler,
         generator: torch.Generator,
+        previous: Tensor | None = None,
         unconditional: tuple[KVCache, Context] | None = None,
     ) -> Imagined:
         """Denoise video and actions of one chunk together (algorithm 2); the cache is only read.
 
-        state: (B, S) in robot units, the present.  unconditional: cache and context of the empty prompt, for guidance.
+        state: (B, S) in robot units, the present.  previous: (B, z, 1, h, w), the last real latent frame, which a model
+        with `see_previous` needs.  unconditional: cache and context of the empty prompt, for guidance.
         """
         config, c = self.config, self.config.transformer
+        if config.see_previous and previous is None:
+            raise ValueError(
+                "this model sees the previous frame: give denoise(previous=...), the last real latent frame"
+            )
         batch, device = state.shape[0], state.device
         z, height, width = config.latent
         video = torch.randn(batch, z, c.frames_per_chunk, height, width, generator=generator).to(device)
@@ -275,7 +305,8 @@ class WorldActionModel(nn.Module):
         video_solver, action_solver = sampler.solvers(device)
         now = config.state_normalizer.normalize(state)[:, None]
         for index in range(sampler.steps):
-            inputs = self._step_pass(video, action, now, video_solver.sigmas[index], action_solver.sigmas[index], chunk)
+            seen = self._with_previous(video, previous)
+            inputs = self._step_pass(seen, action, now, video_solver.sigmas[index], action_solver.sigmas[index], chunk)
             v = self.transformer(inputs, context, cache)
             if unconditional is not None and sampler.guidance != 1.0:
                 v = guided(v, self.transformer(inputs, unconditional[1], unconditional[0]), sampler.guidance)

@@ -59,3 +59,16 @@ def test_schedule_stops_where_it_is_told() -> None:
     assert sigma_schedule(4, final=0.8).tolist() == pytest.approx([1.0, 0.95, 0.9, 0.85, 0.8])
     with pytest.raises(ValueError, match="steps=0"):
         sigma_schedule(0)
+
+
+def test_unipc_can_stop_above_zero() -> None:
+    """The squeezed schedule ends at the level asked for, and the last step goes there instead of to the clean data."""
+    sigmas = unipc_schedule(16, final=0.8)
+    assert sigmas[0] == unipc_schedule(16)[0] and sigmas[-1].item() == pytest.approx(0.8)
+    solver = UniPC(sigmas)
+    x = (1 - sigmas[0]) * X + sigmas[0] * EPS
+    for i in range(16):
+        x = solver.step(x, EPS - X, i)
+    assert torch.allclose(x, 0.2 * X + 0.8 * EPS, atol=1e-4)
+    with pytest.raises(ValueError, match="final=1.0"):
+        unipc_schedule(4, final=1.0)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from tests.data.synthetic import SPEC
+
 from wam.data.lerobot_reader import LeRobotDataset
 from wam.data.lerobot_writer import LeRobotWriter
 from wam.data.schema import EpisodeData

@@ -126,6 +126,7 @@ class WamPolicy:
             chunk + 1,
             self.config.sampler,
             session.generator,
+            session.last_latent,
             (negative[0].cache, negative[0].context) if negative else None,
         )
         clock.lap("denoise")

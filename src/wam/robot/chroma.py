@@ -1,7 +1,7 @@
 """What a video file keeps of a picture's colour: half the resolution.
 
-Training pictures come out of h264 or AV1 files, which store 4:2:0: brightness for every pixel, colour for every 2 x 2. A
-live camera frame is sharper in colour, so that things of one or two pixels (a puck, a goal mark) look different from
+Training pictures come out of h264 or AV1 files, which store 4:2:0: brightness for every pixel, colour for every 2 x 2.
+A live camera frame is sharper in colour, so that things of one or two pixels (a puck, a goal mark) look different from
 everything the model was trained on. Live frames are therefore brought to 4:2:0 before they are encoded.
 """
 
@@ -16,7 +16,7 @@ from wam.robot.observation import Image
 def subsample_chroma(picture: Image) -> Image:
     """uint8 (H, W, 3), H and W even -> the same picture with its colour at half the resolution, as a video keeps it."""
     if picture.shape[0] % 2 or picture.shape[1] % 2:
-        raise ValueError(f"picture of {picture.shape[0]} x {picture.shape[1]} pixels: 4:2:0 needs an even height and width")
+        height, width = picture.shape[:2]
+        raise ValueError(f"picture of {height} x {width} pixels: 4:2:0 needs an even height and width")
     frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
-    out: Image = frame.reformat(format="yuv420p").reformat(format="rgb24").to_ndarray()
-    return out
+    return np.asarray(frame.reformat(format="yuv420p").reformat(format="rgb24").to_ndarray(), dtype=np.uint8)

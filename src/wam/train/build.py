@@ -80,7 +80,7 @@ def _model(
     transformer = TransformerConfig(
         **size,
         ffn_dim=4 * config.size.dim,
-        in_channels=channels,
+        in_channels=channels * (2 if config.see_previous else 1),
         out_channels=channels,
         text_dim=text.text_dim,
         action_dim=embodiment.action_dim,
@@ -99,6 +99,7 @@ def _model(
             dream=config.dream,
             video_weight=config.video_weight,
             text_len=text.text_len,
+            see_previous=config.see_previous,
         )
     )
 

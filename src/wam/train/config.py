@@ -76,6 +76,8 @@ class TrainConfig:
     dream: bool = True
     """False trains on actions alone: the same network without video tokens to denoise ("BC")."""
     video_weight: float = 0.3
+    see_previous: bool = False
+    """Give every noisy frame the last real frame as further channels."""
     text_dropout: float = 0.1
     """Share of samples trained without their sentence, so that guidance has an unconditional branch."""
     batch: int = 32

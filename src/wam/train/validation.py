@@ -37,7 +37,9 @@ def validate(model: WorldActionModel, source: WindowSource, sentences: Tensor, s
     model.remember(cache, context, batch.anchor[usable], ANCHOR)
     for steps in (1, 4):
         generator = torch.Generator().manual_seed(seed)
-        out = model.denoise(cache, context, batch.state[usable, 0], 0, Sampler(steps=steps), generator)
+        out = model.denoise(
+            cache, context, batch.state[usable, 0], 0, Sampler(steps=steps), generator, batch.anchor[usable]
+        )
         scores[f"action_error_{steps}"] = (scale.normalize(out.action.float()) - wanted).square().mean().sqrt().item()
     scores["action_error_hold"] = wanted.square().mean().sqrt().item()
     return scores
