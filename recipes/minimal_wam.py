@@ -167,8 +167,7 @@ class WorldActionModel(nn.Module):
         self.state_in, self.word = nn.Linear(S, width), nn.Embedding(len(WORDS), width)
         self.sigma = nn.Sequential(nn.Linear(32, width), nn.SiLU(), nn.Linear(width, width))
         self.where = nn.Parameter(0.5 * torch.randn(P, width))  # of a patch in the picture
-        angles = torch.arange(1 + C * K)[:, None] * torch.logspace(0, -1.5, width // 2)  # "the last" is one rotation
-        self.when = nn.Parameter(torch.cat([angles.sin(), angles.cos()], -1))  # of a picture, or of actions towards it
+        self.when = nn.Parameter(0.5 * torch.randn(1 + C * K, width))  # of a picture, or of the actions towards it
         self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
 

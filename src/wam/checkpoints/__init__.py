@@ -1,1 +1,1 @@
-"""Weights of other projects: names, sizes and proof that they mean the same here."""
+"""Weights of other projects: what they call things, and what sizes they have."""

@@ -24,6 +24,7 @@ VERBS = {
     "train": Verb("TrainConfig", "train a World Action Model on a LeRobot data set"),
     "eval": Verb("Eval", "measure success on unseen episodes, with intervals"),
     "compare": Verb("Compare", "compare evaluations on the same episodes, pair by pair"),
+    "parity": Verb("Parity", "compare our numbers with those of the released code"),
 }
 
 
