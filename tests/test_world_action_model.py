@@ -187,3 +187,13 @@ def test_bidirectional_and_actions_only_models_train_and_sample() -> None:
         model.remember(cache, context, windows.anchor[:1], ANCHOR)
         out = model.denoise(cache, context, windows.state[:1, 0], 0, Sampler(), torch.Generator().manual_seed(0))
         assert out.action.shape == (1, 4, 2) and torch.isfinite(out.action).all()
+
+
+def test_acting_first_does_not_spoil_training() -> None:
+    """Layouts are kept between calls; ones made while acting must not be inference tensors."""
+    config = replace(TINY, text_len=6)  # a config that no other test has used
+    model = tiny_model(config)
+    windows, text = tiny_windows(batch=1, chunks=2, config=config)
+    with torch.inference_mode():
+        window_layout(config, 2)
+    model.loss(windows, text, torch.Generator().manual_seed(0)).total.backward()

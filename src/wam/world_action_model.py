@@ -380,6 +380,7 @@ def guided(conditional: Velocity, unconditional: Velocity, scale: float) -> Velo
 
 
 @lru_cache(maxsize=16)
+@torch.inference_mode(False)  # kept between calls, so it must be of use to training too
 def window_layout(config: WorldActionConfig, chunks: int) -> Layout:
     """[clean video | noisy video | actions | states] of a window of M chunks.
 
@@ -399,6 +400,7 @@ def window_layout(config: WorldActionConfig, chunks: int) -> Layout:
 
 
 @lru_cache(maxsize=16)
+@torch.inference_mode(False)  # kept between calls, so it must be of use to training too
 def chunk_layout(config: WorldActionConfig) -> Layout:
     """[noisy video | actions | state] of chunk 0; slots as in a window of one chunk, slot 0 unused."""
     c, (rows, columns) = config.transformer, config.grid
@@ -413,6 +415,7 @@ def chunk_layout(config: WorldActionConfig) -> Layout:
 
 
 @lru_cache(maxsize=256)
+@torch.inference_mode(False)  # kept between calls, so it must be of use to training too
 def clean_layout(config: WorldActionConfig, chunk: int) -> Layout:
     """The clean video of one chunk, or of the anchor."""
     rows, columns = config.grid
