@@ -11,7 +11,7 @@ import torch
 from tests.models import TINY, tiny_model, tiny_windows, with_changes
 from wam.model.attention import ANCHOR
 from wam.model.transformer import Pass
-from wam.world_action_model import Sampler, WorldActionModel, chunk_layout, window_layout
+from wam.world_action_model import Sampler, WorldActionModel, chunk_pass, window_layout
 
 
 @pytest.mark.parametrize("memory", [1, 2, 4])
@@ -40,14 +40,14 @@ def test_cached_inference_equals_the_masked_forward_for_every_chunk(memory: int)
     n = config.transformer.actions_per_chunk
     model.remember(cache, context, windows.anchor.double(), ANCHOR)
     for i in range(chunks):
-        levels = torch.stack([sigma[:, 0], sigma[:, 1 + i], sigma[:, 1 + chunks + i]], dim=1)
-        step = Pass(
-            chunk_layout(config).shifted(torch.tensor([i])),
-            levels,
-            zero,
+        step = chunk_pass(
             windows.video[:, :, i : i + 1].double(),
             windows.action[:, i * n : (i + 1) * n].double(),
             windows.state[:, i : i + 1].double(),
+            (sigma[:, 1 + i], sigma[:, 1 + chunks + i]),
+            i,
+            config.transformer,
+            config.grid,
         )
         cached = model.transformer(step, context, cache)
         assert torch.allclose(cached.video, masked.video[:, :, i : i + 1], atol=1e-10), f"video of chunk {i}"
@@ -140,7 +140,7 @@ def test_sampler_recovers_data_from_the_exact_velocity(sampler: Sampler, monkeyp
     def exact(inputs, *_, **__):  # type: ignore[no-untyped-def]
         from wam.model.transformer import Velocity
 
-        video_sigma, action_sigma = inputs.sigma[0, 1], inputs.sigma[0, 2]
+        video_sigma, action_sigma = inputs.sigma[0, 0], inputs.sigma[0, 1]
         return Velocity((inputs.video - windows.video) / video_sigma, (inputs.action - wanted_action) / action_sigma)
 
     monkeypatch.setattr(model.transformer, "forward", exact)

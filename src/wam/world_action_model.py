@@ -266,13 +266,8 @@ class WorldActionModel(nn.Module):
 
         The prompt stays on, as in training: keys of deeper blocks depend on it.
         """
-        batch, device = latents.shape[0], latents.device
-        inputs = Pass(
-            layout=clean_layout(self.config, chunk).to(device),
-            sigma=torch.zeros(batch, 1, device=device),
-            embodiment=torch.zeros(batch, dtype=torch.long, device=device),
-            video=self._with_previous(latents, None),
-        )
+        video = self._with_previous(latents, None)
+        inputs = clean_pass(video, chunk, self.config.transformer, self.config.grid)
         self.transformer(inputs, context, cache)
         cache.commit(chunk)
 
@@ -305,8 +300,15 @@ class WorldActionModel(nn.Module):
         video_solver, action_solver = sampler.solvers(device)
         now = config.state_normalizer.normalize(state)[:, None]
         for index in range(sampler.steps):
-            seen = self._with_previous(video, previous)
-            inputs = self._step_pass(seen, action, now, video_solver.sigmas[index], action_solver.sigmas[index], chunk)
+            inputs = chunk_pass(
+                self._with_previous(video, previous) if config.dream else None,
+                action,
+                now,
+                (video_solver.sigmas[index], action_solver.sigmas[index]),
+                chunk,
+                c,
+                config.grid,
+            )
             v = self.transformer(inputs, context, cache)
             if unconditional is not None and sampler.guidance != 1.0:
                 v = guided(v, self.transformer(inputs, unconditional[1], unconditional[0]), sampler.guidance)
@@ -314,23 +316,6 @@ class WorldActionModel(nn.Module):
             if config.dream:
                 video = video_solver.step(video, v.video, index)
         return Imagined(video if config.dream else None, config.action_normalizer.restore(action))
-
-    def _step_pass(
-        self, video: Tensor, action: Tensor, state: Tensor, video_sigma: Tensor, action_sigma: Tensor, chunk: int
-    ) -> Pass:
-        """One chunk at one pair of noise levels."""
-        batch, device = action.shape[0], action.device
-        frames = self.config.transformer.frames_per_chunk
-        sigma = torch.cat([video_sigma.expand(1 + frames), action_sigma.expand(1)])
-        layout = chunk_layout(self.config).to(device)
-        return Pass(
-            layout=layout.shifted(torch.full((1,), chunk, device=device)),
-            sigma=sigma.expand(batch, -1),
-            embodiment=torch.zeros(batch, dtype=torch.long, device=device),
-            video=video if self.config.dream else None,
-            action=action,
-            state=state,
-        )
 
     # ---------------------------------------------------------------- one thing on disk
 
@@ -399,27 +384,58 @@ def window_layout(config: WorldActionConfig, chunks: int) -> Layout:
     return concatenate(parts)
 
 
+def clean_pass(video: Tensor, chunk: int, config: TransformerConfig, grid: tuple[int, int]) -> Pass:
+    """Real video (B, in_channels, F, h, w) of one chunk, or of the anchor, at sigma 0."""
+    batch, device = video.shape[0], video.device
+    return Pass(
+        layout=clean_layout(config, grid, chunk).to(device),
+        sigma=torch.zeros(batch, 1, device=device),
+        embodiment=torch.zeros(batch, dtype=torch.long, device=device),
+        video=video,
+    )
+
+
+def chunk_pass(
+    video: Tensor | None,
+    action: Tensor,
+    state: Tensor,
+    sigmas: tuple[Tensor, Tensor],
+    chunk: int,
+    config: TransformerConfig,
+    grid: tuple[int, int],
+) -> Pass:
+    """[noisy video | actions | state] of one chunk; sigmas: levels of (video, actions), each () or (B,)."""
+    batch, device = action.shape[0], action.device
+    layout = chunk_layout(config, grid, video is not None).to(device)
+    return Pass(
+        layout=layout.shifted(torch.full((1,), chunk, device=device)),
+        sigma=torch.stack([sigmas[0]] * config.frames_per_chunk + [sigmas[1]], dim=-1).expand(batch, -1),
+        embodiment=torch.zeros(batch, dtype=torch.long, device=device),
+        video=video,
+        action=action,
+        state=state,
+    )
+
+
 @lru_cache(maxsize=16)
 @torch.inference_mode(False)  # kept between calls, so it must be of use to training too
-def chunk_layout(config: WorldActionConfig) -> Layout:
-    """[noisy video | actions | state] of chunk 0; slots as in a window of one chunk, slot 0 unused."""
-    c, (rows, columns) = config.transformer, config.grid
-    slot = 1 + c.frames_per_chunk
+def chunk_layout(config: TransformerConfig, grid: tuple[int, int], with_video: bool) -> Layout:
+    """[noisy video | actions | state] of chunk 0. Sigma slots: 0..K - 1 its frames, K its actions and their state."""
+    slot = config.frames_per_chunk
     parts = [
-        step_layout(Kind.ACTION, [0], c.actions_per_chunk, [slot] * c.actions_per_chunk),
+        step_layout(Kind.ACTION, [0], config.actions_per_chunk, [slot] * config.actions_per_chunk),
         step_layout(Kind.STATE, [0], 1, [slot]),
     ]
-    if config.dream:
-        parts.insert(0, video_layout(Kind.NOISY, [0], c.frames_per_chunk, rows, columns, slot=1))
+    if with_video:
+        parts.insert(0, video_layout(Kind.NOISY, [0], config.frames_per_chunk, *grid, slot=0))
     return concatenate(parts)
 
 
 @lru_cache(maxsize=256)
 @torch.inference_mode(False)  # kept between calls, so it must be of use to training too
-def clean_layout(config: WorldActionConfig, chunk: int) -> Layout:
+def clean_layout(config: TransformerConfig, grid: tuple[int, int], chunk: int) -> Layout:
     """The clean video of one chunk, or of the anchor."""
-    rows, columns = config.grid
-    return video_layout(Kind.CLEAN, [chunk], config.transformer.frames_per_chunk, rows, columns, slot=0)
+    return video_layout(Kind.CLEAN, [chunk], config.frames_per_chunk, *grid, slot=0)
 
 
 def _noise_like(x: Tensor, generator: torch.Generator) -> Tensor:

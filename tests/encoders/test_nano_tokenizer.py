@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.encoders.streams import check_a_state_can_be_used_twice
 from wam.encoders.nano_tokenizer import NanoTokenizer, NanoTokenizerConfig
 from wam.encoders.video import VideoTokenizer
 
@@ -56,10 +57,7 @@ def test_streaming_decode_equals_one_shot(tokenizer: NanoTokenizer, video: torch
 
 def test_a_state_can_be_used_twice(tokenizer: NanoTokenizer, video: torch.Tensor) -> None:
     _, state = tokenizer.encode_first(video[:, :, :1])
-    once, _ = tokenizer.encode_next(state, video[:, :, 1:5])
-    tokenizer.encode_next(state, video[:, :, 5:9])
-    again, _ = tokenizer.encode_next(state, video[:, :, 1:5])
-    assert torch.equal(once, again)
+    check_a_state_can_be_used_twice(tokenizer.encode_next, state, video[:, :, 1:5], video[:, :, 5:9])
 
 
 @pytest.mark.parametrize("changed", [1, 4, 5, 12])

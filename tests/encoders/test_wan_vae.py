@@ -6,6 +6,7 @@ import pytest
 import torch
 from diffusers import AutoencoderKLWan
 
+from tests.encoders.streams import check_a_state_can_be_used_twice
 from wam.encoders.video import VideoTokenizer
 from wam.encoders.wan_vae import WanVideoTokenizer
 
@@ -69,16 +70,10 @@ def test_streaming_decode_equals_the_library(tokenizer: WanVideoTokenizer, video
 
 def test_a_state_can_be_used_twice(tokenizer: WanVideoTokenizer, video: torch.Tensor) -> None:
     _, state = tokenizer.encode_first(video[:, :, :1])
-    once, _ = tokenizer.encode_next(state, video[:, :, 1:5])
-    tokenizer.encode_next(state, video[:, :, 5:9])
-    again, _ = tokenizer.encode_next(state, video[:, :, 1:5])
-    assert torch.equal(once, again)
+    check_a_state_can_be_used_twice(tokenizer.encode_next, state, video[:, :, 1:5], video[:, :, 5:9])
     latents = tokenizer.encode(video)
     _, state = tokenizer.decode_first(latents[:, :, :1])
-    once, _ = tokenizer.decode_next(state, latents[:, :, 1:2])
-    tokenizer.decode_next(state, latents[:, :, 2:3])
-    again, _ = tokenizer.decode_next(state, latents[:, :, 1:2])
-    assert torch.equal(once, again)
+    check_a_state_can_be_used_twice(tokenizer.decode_next, state, latents[:, :, 1:2], latents[:, :, 2:3])
 
 
 def test_later_frames_never_change_earlier_latents(tokenizer: WanVideoTokenizer, video: torch.Tensor) -> None:

@@ -10,7 +10,6 @@ import json
 import logging
 import multiprocessing
 import os
-import sys
 import threading
 import time
 from collections import Counter, deque
@@ -23,6 +22,7 @@ import tyro
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress
 
+from wam.data.files import write_json
 from wam.data.lerobot_writer import LeRobotWriter
 from wam.data.schema import Camera, DatasetSpec, EpisodeData, Feature
 from wam.robot.embodiment import METAWORLD_SAWYER
@@ -211,9 +211,7 @@ def _check_same_plan(config: Collect, episodes_done: int) -> None:
     if not path.exists():
         if episodes_done:
             raise ValueError(f"{path}: missing, so these {episodes_done} episodes are not ours; choose another folder")
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(ours, indent=2))
-        os.replace(temporary, path)
+        write_json(path, ours)
         return
     theirs = json.loads(path.read_text())
     for name, value in ours.items():
@@ -222,8 +220,3 @@ def _check_same_plan(config: Collect, episodes_done: int) -> None:
                 f"{path}: this data set was begun with {name} = {theirs.get(name)!r}, now it is {value!r}; "
                 "choose another folder, or give the same arguments"
             )
-
-
-if __name__ == "__main__":
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING)
-    main(tyro.cli(Collect, description=__doc__))

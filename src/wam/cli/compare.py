@@ -7,8 +7,6 @@ Example:
 from __future__ import annotations
 
 import json
-import logging
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,8 +53,3 @@ def main(config: Compare) -> None:
         write_report(page, config.report)
     if config.json:
         print(json.dumps([comparison.to_dict() for comparison in comparisons]))
-
-
-if __name__ == "__main__":
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING)
-    main(tyro.cli(Compare, description=__doc__))

@@ -8,7 +8,6 @@ Example:
 from __future__ import annotations
 
 import json
-import logging
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,8 +90,3 @@ def _row(check: Check) -> tuple[str, str, str, str]:
 
 def _verdict(ok: bool) -> str:
     return "[green]ok[/green]" if ok else "[red]wrong[/red]"
-
-
-if __name__ == "__main__":
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING)
-    main(tyro.cli(Parity, description=__doc__))

@@ -7,9 +7,7 @@ Example:
 from __future__ import annotations
 
 import json
-import logging
 import os
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -22,6 +20,7 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from wam.data.files import write_atomic, write_json
 from wam.data.lerobot_reader import LeRobotDataset
 from wam.encoders.nano_tokenizer import NanoTokenizer, NanoTokenizerConfig
 from wam.robot.embodiment import METAWORLD_SAWYER, Embodiment
@@ -84,9 +83,10 @@ def main(config: TrainTokenizer) -> None:
         trainer.run(show)
     tokenizer = trainer.finish()
     tokenizer.save_pretrained(config.out)
-    _save_png(config.out / MONTAGE_FILE, montage(tokenizer, held_out))
+    picture = Image.fromarray(montage(tokenizer, held_out))
+    write_atomic(config.out / MONTAGE_FILE, lambda temporary: picture.save(temporary, format="png"))
     report = _report(config, trainer, tokenizer, held_out)
-    _write_json(config.out / REPORT_FILE, report)
+    write_json(config.out / REPORT_FILE, report)
     console.print(f"{config.out}: {report['steps']} steps, {report['steps_per_second']} steps/s, PSNR {report['psnr']}")
     console.print(f"look at {config.out / MONTAGE_FILE}: real frames above reconstructions")
     if config.json:
@@ -163,20 +163,3 @@ def latency(tokenizer: NanoTokenizer, repeats: int = 50) -> dict[str, float]:
 def _progress(console: Console) -> Progress:
     text = TextColumn("{task.description}")
     return Progress(text, BarColumn(), TimeElapsedColumn(), TimeRemainingColumn(), console=console)
-
-
-def _save_png(path: Path, picture: np.ndarray) -> None:
-    scratch = path.with_suffix(".tmp.png")
-    Image.fromarray(picture).save(scratch)
-    os.replace(scratch, path)
-
-
-def _write_json(path: Path, value: dict[str, object]) -> None:
-    scratch = path.with_suffix(".tmp")
-    scratch.write_text(json.dumps(value, indent=2) + "\n")
-    os.replace(scratch, path)
-
-
-if __name__ == "__main__":
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING)
-    main(tyro.cli(TrainTokenizer, description=__doc__))

@@ -20,7 +20,7 @@ import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from wam.data.errors import MissingFileError, NonFiniteError, StaleCacheError, TokenizerMemoryError
 from wam.data.files import FolderLock, write_json
 from wam.data.lerobot_reader import LeRobotDataset
-from wam.encoders.video import FRAMES_PER_LATENT, frames_to_video
+from wam.encoders.video import FRAMES_PER_LATENT, StreamingEncoder, frames_to_video
 from wam.robot.canvas import compose
 from wam.robot.embodiment import Embodiment
 
@@ -41,16 +41,6 @@ ROWS_PER_BLOCK = 1024
 """Rows decoded at a time; after each block the files are flushed and the progress is noted."""
 MEMORY_TOLERANCE = 0.05
 """Largest difference (latents have unit variance) between streaming two groups and encoding the second one alone."""
-
-
-class StreamingEncoder(Protocol):
-    """The half of a `wam.encoders.video.VideoTokenizer` that is needed here."""
-
-    def encode_first(self, frame: Tensor) -> tuple[Tensor, Any]:
-        """Frame (B, 3, 1, H, W) -> latent (B, z, 1, h, w) and the stream's state."""
-
-    def encode_next(self, state: Any, frames: Tensor) -> tuple[Tensor, Any]:
-        """The next frames (B, 3, 4 n, H, W) -> latents (B, z, n, h, w) and the new state."""
 
 
 @dataclass(frozen=True)

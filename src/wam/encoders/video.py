@@ -26,7 +26,18 @@ FRAMES_PER_LATENT = 4
 
 
 @runtime_checkable
-class VideoTokenizer(Protocol):
+class StreamingEncoder(Protocol):
+    """The half of a `VideoTokenizer` that a stream of pictures needs. States are opaque to the caller."""
+
+    def encode_first(self, frame: Tensor) -> tuple[Tensor, Any]:
+        """Start a stream: frame (B, 3, 1, H, W) -> latent (B, z, 1, h, w) and the stream's state."""
+
+    def encode_next(self, state: Any, frames: Tensor) -> tuple[Tensor, Any]:
+        """Go on: the next frames (B, 3, 4 n, H, W) -> latents (B, z, n, h, w) and the new state."""
+
+
+@runtime_checkable
+class VideoTokenizer(StreamingEncoder, Protocol):
     """A causal video autoencoder with the 1 + 4 + 4 + ... contract of this module. States are opaque to the caller."""
 
     @property
@@ -42,12 +53,6 @@ class VideoTokenizer(Protocol):
 
     def decode(self, latents: Tensor) -> Tensor:
         """Normalised latents (B, z, F, h, w) -> (B, 3, 1 + 4 (F - 1), H, W) in [-1, 1]."""
-
-    def encode_first(self, frame: Tensor) -> tuple[Tensor, Any]:
-        """Start a stream: frame (B, 3, 1, H, W) -> latent (B, z, 1, h, w) and the stream's state."""
-
-    def encode_next(self, state: Any, frames: Tensor) -> tuple[Tensor, Any]:
-        """Go on: the next frames (B, 3, 4 n, H, W) -> latents (B, z, n, h, w) and the new state."""
 
     def decode_first(self, latent: Tensor) -> tuple[Tensor, Any]:
         """Start decoding: latent (B, z, 1, h, w) -> frame (B, 3, 1, H, W) and the stream's state."""

@@ -15,11 +15,10 @@ from torch import Tensor
 
 from wam.engine.step_cache import RELEASED_STEPS, CosineSteps, FixedSteps, StepCache
 from wam.flow.solvers import UniPC, unipc_schedule
-from wam.model.attention import ANCHOR, Kind, concatenate, step_layout, video_layout
-from wam.model.config import TransformerConfig
+from wam.model.attention import ANCHOR
 from wam.model.kv_cache import KVCache
 from wam.model.transformer import Context, Pass, Transformer, Velocity
-from wam.world_action_model import guided
+from wam.world_action_model import chunk_pass, clean_pass, guided
 
 NEGATIVE_PROMPT = (
     "Vibrant colors, overexposed, static, blurry details, text, subtitles, style, artwork, painting, image, still, "
@@ -112,9 +111,9 @@ class ReleasedLoop:
         video_solver, action_solver = (UniPC(unipc_schedule(s.steps, s.shift, end)) for end in (s.video_final, 0.0))
         velocities = s.step_cache()
         for step in range(s.steps):
-            timesteps = tuple(torch.floor(1000 * solver.sigmas[step]) for solver in (video_solver, action_solver))
+            sigmas = (whole_timestep(video_solver.sigmas[step]), whole_timestep(action_solver.sigmas[step]))
             inputs = chunk_pass(
-                self._beside(video, chunk), action, state, timesteps, chunk, self.transformer.config, self.grid
+                self._beside(video, chunk), action, state, sigmas, chunk, self.transformer.config, self.grid
             )
             v = velocities.velocity(step, lambda inputs=inputs: self._velocity(inputs))  # type: ignore[misc]
             assert v.video is not None and v.action is not None
@@ -127,47 +126,17 @@ class ReleasedLoop:
 
     def _beside(self, video: Tensor, chunk: int) -> Tensor:
         """Put the first frame's channels beside those of the video, at the chunk's latent frames."""
-        if self.first_frame is None:
-            return video
         start = 0 if chunk == ANCHOR else 1 + chunk * self.transformer.config.frames_per_chunk
-        return torch.cat([video, self.first_frame[:, :, start : start + video.shape[2]]], dim=1)
+        return beside(video, self.first_frame, start)
 
 
-def clean_pass(video: Tensor, chunk: int, config: TransformerConfig, grid: tuple[int, int]) -> Pass:
-    """Real video (B, in_channels, F, h, w) of one chunk, or of the anchor, at sigma 0."""
-    batch, device = video.shape[0], video.device
-    return Pass(
-        layout=video_layout(Kind.CLEAN, [chunk], config.frames_per_chunk, *grid, slot=0).to(device),
-        sigma=torch.zeros(batch, 1, device=device),
-        embodiment=torch.zeros(batch, dtype=torch.long, device=device),
-        video=video,
-    )
+def beside(video: Tensor, first_frame: Tensor | None, start: int) -> Tensor:
+    """Video (B, z, F, h, w) whose first latent frame is `start`, with the channels of first_frame beside it, if any."""
+    if first_frame is None:
+        return video
+    return torch.cat([video, first_frame[: video.shape[0], :, start : start + video.shape[2]]], dim=1)
 
 
-def chunk_pass(
-    video: Tensor,
-    action: Tensor,
-    state: Tensor,
-    timesteps: tuple[Tensor, ...],
-    chunk: int,
-    config: TransformerConfig,
-    grid: tuple[int, int],
-) -> Pass:
-    """[noisy video | actions | state] of one chunk; timesteps: (video, action) in 0..1000, scalars."""
-    batch, device, frames = video.shape[0], video.device, config.frames_per_chunk
-    layout = concatenate(
-        [
-            video_layout(Kind.NOISY, [chunk], frames, *grid, slot=0),
-            step_layout(Kind.ACTION, [chunk], config.actions_per_chunk, [frames] * config.actions_per_chunk),
-            step_layout(Kind.STATE, [chunk], 1, [frames]),
-        ]
-    )
-    sigma = torch.stack([timesteps[0]] * frames + [timesteps[1]]).to(device).float() / 1000
-    return Pass(
-        layout=layout.to(device),
-        sigma=sigma.expand(batch, -1),
-        embodiment=torch.zeros(batch, dtype=torch.long, device=device),
-        video=video,
-        action=action,
-        state=state,
-    )
+def whole_timestep(sigma: Tensor) -> Tensor:
+    """The level that the released network is told: its timestep 1000 sigma is cut to a whole number."""
+    return torch.floor(1000 * sigma) / 1000

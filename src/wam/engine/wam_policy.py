@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -62,10 +62,13 @@ class _Session:
     chunk: int = ANCHOR
     encoder_state: Any = None
     anchor: Tensor | None = None
-    recent: list[tuple[int, Tensor]] | None = (
-        None  # (chunk, latents) still in the ring, to rewrite it under a new prompt
-    )
-    last_latent: Tensor | None = None
+    recent: list[tuple[int, Tensor]] = field(default_factory=list)  # (chunk, latents) in the ring, for a new prompt
+
+    @property
+    def last_latent(self) -> Tensor | None:
+        """The last real latent frame, (1, z, 1, h, w)."""
+        newest = self.recent[-1][1] if self.recent else self.anchor
+        return None if newest is None else newest[:, :, -1:]
 
 
 class WamPolicy:
@@ -155,7 +158,7 @@ class WamPolicy:
         """The running session; a new sentence keeps what was seen and reads it again under the new prompt."""
         if self._session is None:
             generator = torch.Generator().manual_seed(self._seed)
-            self._session = _Session(self._prompts(instruction), generator, recent=[])
+            self._session = _Session(self._prompts(instruction), generator)
         elif self._session.prompts[0].instruction != instruction:
             self._session.prompts = self._prompts(instruction)
             self._replay(self._session)
@@ -164,19 +167,15 @@ class WamPolicy:
     def _prompts(self, instruction: str) -> list[_Prompt]:
         """The sentence, and the empty one where guidance asks for it."""
         sentences = [instruction] if self.config.sampler.guidance == 1.0 else [instruction, ""]
-        features = [
-            self.text_encoder.encode([self.embodiment.prompt(s)])
-            if s
-            else torch.zeros_like(self.text_encoder.encode(["."]))
-            for s in sentences
-        ]
+        nothing = torch.zeros(1, self.text_encoder.text_len, self.text_encoder.text_dim)
+        features = [self.text_encoder.encode([self.embodiment.prompt(s)]) if s else nothing for s in sentences]
         return [
             _Prompt(sentence, self.model.context(feature), self.model.new_cache())
             for sentence, feature in zip(sentences, features, strict=True)
         ]
 
     def _replay(self, session: _Session) -> None:
-        if session.anchor is None or session.recent is None:
+        if session.anchor is None:
             return
         for prompt in session.prompts:
             self.model.remember(prompt.cache, prompt.context, session.anchor, ANCHOR)
@@ -198,8 +197,7 @@ class WamPolicy:
             latents, session.encoder_state = self.tokenizer.encode_next(session.encoder_state, canvases)
             session.chunk += 1
             kept = self.model.config.transformer.memory or 0
-            session.recent = [*(session.recent or []), (session.chunk, latents)][-kept:]
-        session.last_latent = latents[:, :, -1:]
+            session.recent = [*session.recent, (session.chunk, latents)][-kept:]
         return latents, session.chunk
 
     def _decode(self, session: _Session, video: Tensor | None) -> np.ndarray | None:

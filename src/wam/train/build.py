@@ -43,8 +43,8 @@ def build(
     sentences = _sentences(training.sentences, embodiment, text_encoder)
 
     def save_model(finished: WorldActionModel, folder: Path) -> None:
-        finished.save_pretrained(folder)
         shutil.copytree(config.tokenizer, folder / TOKENIZER, dirs_exist_ok=True, ignore=_only_the_model)
+        finished.save_pretrained(folder)
 
     return Trainer(config, model, training, validation, sentences, save_model)
 

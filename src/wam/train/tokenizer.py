@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -25,6 +24,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional
 
+from wam.data.files import write_atomic
 from wam.encoders.nano_tokenizer import NanoTokenizer, NanoTokenizerConfig
 from wam.encoders.video import FRAMES_PER_LATENT, frames_to_video
 from wam.train.tokenizer_frames import FrameStore
@@ -268,9 +268,8 @@ class TokenizerTrainer:
             "seconds": str(self.seconds),
             "model": json.dumps(asdict(self.tokenizer.config)),
         }
-        scratch = self.out / f".{CHECKPOINT_FILE}.tmp"
-        save_file({k: v.detach().contiguous() for k, v in tensors.items()}, scratch, metadata=meta)
-        os.replace(scratch, self.out / CHECKPOINT_FILE)
+        content = {k: v.detach().contiguous() for k, v in tensors.items()}
+        write_atomic(self.out / CHECKPOINT_FILE, lambda temporary: save_file(content, temporary, metadata=meta))
 
     def resume(self) -> bool:
         """Go on from the checkpoint in `out`, if there is one. Raises ValueError when it belongs to another model."""

@@ -17,6 +17,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from wam.data.files import write_json
 from wam.data.windows import WindowBatch, WindowSampler, WindowSource
 from wam.train import checkpoint
 from wam.train.config import TrainConfig
@@ -150,7 +151,7 @@ class Trainer:
                 "seconds": self.seconds,
                 "sampler": self.sampler.state_dict(),
                 "generator": self.generator.get_state().tolist(),
-                "config": json.loads(json.dumps(dataclasses.asdict(self.config), default=str)),
+                "config": self._described(),
             }
             checkpoint.save(self.config.out / CHECKPOINTS, self.bare, self.averaged, self.optimizer, progress)
         self.accelerator.wait_for_everyone()
@@ -169,8 +170,8 @@ class Trainer:
         self._save()
         if self.accelerator.is_main_process:
             self.bare.load_state_dict(self.averaged.state_dict())
-            self.save_model(self.bare, self.config.out / MODEL)
             self._save_origin(self.config.out / MODEL / ORIGIN)
+            self.save_model(self.bare, self.config.out / MODEL)  # last: its config.json says that the run is finished
 
     def _save_origin(self, path: Path) -> None:
         """How these weights came to be, beside them."""
@@ -180,9 +181,14 @@ class Trainer:
             "minutes": round(self.seconds / 60, 1),
             "processes": self.accelerator.num_processes,
             "windows": self.step * self.config.batch * self.accelerator.num_processes,
-            "training": json.loads(json.dumps(dataclasses.asdict(self.config), default=str)),
+            "training": self._described(),
         }
-        path.write_text(json.dumps(origin, indent=2) + "\n")
+        write_json(path, origin)
+
+    def _described(self) -> dict[str, Any]:
+        """The configuration as plain JSON values."""
+        plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self.config), default=str))
+        return plain
 
 
 def _parameter_groups(model: WorldActionModel, weight_decay: float) -> list[dict[str, Any]]:

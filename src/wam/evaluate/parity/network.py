@@ -10,12 +10,13 @@ from torch import Tensor
 
 from wam.checkpoints.names import IMAGE_BRANCH, from_wan, load_foreign
 from wam.checkpoints.presets import from_dreamzero
-from wam.engine.released_loop import ReleasedLoop, ReleasedSampler, chunk_pass, clean_pass
+from wam.engine.released_loop import ReleasedLoop, ReleasedSampler, beside
 from wam.evaluate.parity.golden import Check, GoldenCase, absolute, exact, relative
 from wam.model.attention import ANCHOR, EMPTY, Kind, Layout, concatenate, step_layout, video_layout, visible
 from wam.model.codec import video_sinusoid
 from wam.model.kv_cache import KVCache
 from wam.model.transformer import Context, Pass, Transformer, Velocity, unpatchify
+from wam.world_action_model import chunk_pass, clean_pass
 
 OUTPUT, OUTPUT_ABSOLUTE = 5e-6, 5e-5
 CACHE = 1e-5
@@ -53,9 +54,7 @@ class _Network:
 
     def beside(self, video: Tensor, start: int) -> Tensor:
         """Put the first frame's channels beside the video whose first latent frame is `start`."""
-        if self.first_frame is None:
-            return video
-        return torch.cat([video, self.first_frame[: video.shape[0], :, start : start + video.shape[2]]], dim=1)
+        return beside(video, self.first_frame, start)
 
 
 def _output(name: str, ours: Velocity, theirs: Mapping[str, Tensor]) -> list[Check]:
@@ -157,10 +156,10 @@ def check_inference(case: GoldenCase) -> list[Check]:
     checks = remember(ANCHOR, "prefill")
     for chunk in range(3):
         name = f"denoise{chunk}"
-        timesteps = (theirs[f"{name}.timestep"][0], theirs[f"{name}.timestep_action"][0])
+        sigmas = (theirs[f"{name}.timestep"][0] / 1000, theirs[f"{name}.timestep_action"][0] / 1000)
         video = network.beside(theirs[f"{name}.x"], 1 + chunk * frames)
         action, state = theirs[f"{name}.noisy_action"], theirs[f"{name}.state"]
-        inputs = chunk_pass(video, action, state, timesteps, chunk, config, grid)
+        inputs = chunk_pass(video, action, state, sigmas, chunk, config, grid)
         checks += _output(f"out.{name}", network.transformer(inputs, context, cache, state_reads=True), theirs)
         if chunk < 2:
             checks += remember(chunk, f"refresh{chunk}")
