@@ -24,9 +24,18 @@ def test_plan_interleaves_tasks() -> None:
     assert 7 <= first.count("reach") <= 9
 
 
+def test_detours_follow_in_initial_states_of_their_own() -> None:
+    plain = plan(Collect(out=Path("unused"), tasks=("reach", "push"), episodes_per_task=10))
+    longer = plan(Collect(out=Path("unused"), tasks=("reach", "push"), episodes_per_task=10, detours={"push": 4}))
+    assert longer[:20] == plain, "a data set without detours must be a prefix of the one with them"
+    assert [(slot.task, slot.index, slot.detours) for slot in longer[20:]] == [("push", 10 + i, True) for i in range(4)]
+
+
 def test_plan_refuses_numbers_for_a_task_that_is_not_collected() -> None:
     with pytest.raises(ValueError, match="'push'"):
         plan(Collect(out=Path("unused"), tasks=("reach",), more={"push": 3}))
+    with pytest.raises(ValueError, match="--detours names task 'push'"):
+        plan(Collect(out=Path("unused"), tasks=("reach",), detours={"push": 3}))
     with pytest.raises(ValueError, match="at least 1"):
         plan(Collect(out=Path("unused"), tasks=("reach",), episodes_per_task=0))
 

@@ -7,11 +7,21 @@ import numpy as np
 import pytest
 import torch
 
-from tests.data.synthetic import episode_data, length_of, read_latent, write_dataset
+from tests.data.synthetic import SPEC, episode_data, length_of, read_latent, write_dataset
 from wam.data.errors import DatasetError, StaleCacheError
 from wam.data.latent_cache import LatentCache
 from wam.data.lerobot_reader import LeRobotDataset
-from wam.data.windows import EpisodeSelection, WindowBatch, WindowIndex, WindowSampler, WindowSource, WindowSpec
+from wam.data.lerobot_writer import LeRobotWriter
+from wam.data.schema import Feature
+from wam.data.windows import (
+    EpisodeSelection,
+    WindowBatch,
+    WindowIndex,
+    WindowSampler,
+    WindowSource,
+    WindowSpec,
+    _rows_led_astray,
+)
 
 ALL = EpisodeSelection(split="all")
 M, N = 4, 8
@@ -59,6 +69,31 @@ def test_two_latent_frames_per_chunk(dataset: LeRobotDataset, cache: LatentCache
     assert starts == [3, 11, 19, 27]
     np.testing.assert_array_equal(batch.action[0], episode_data(3).columns["action"][3:35])
     np.testing.assert_array_equal(batch.state[0], episode_data(3).columns["observation.state"][[3, 19]])
+
+
+def test_a_row_led_astray_ends_what_its_chunk_teaches(
+    dataset: LeRobotDataset, cache: LatentCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The label of the row itself still answers what was seen; what comes after it does not follow from the label."""
+    astray = np.zeros(dataset.num_rows, dtype=bool)
+    astray[3 + 8 + 2] = True  # episode 0, second chunk of a window at row 3, third row
+    monkeypatch.setattr("wam.data.windows._rows_led_astray", lambda *_: astray)
+    batch = one_window(source(dataset, cache), episode=0, row=3, chunks=3)
+    assert batch.action_valid[0].tolist() == [[True] * 8, [True] * 3 + [False] * 5, [True] * 8, [False] * 8]
+    assert batch.video_valid[0].tolist() == [True, False, True, False]
+    assert batch.loss_valid[0].tolist() == [True, True, True, False]
+
+
+def test_rows_led_astray_are_found_in_what_was_executed(tmp_path: Path) -> None:
+    executed = np.zeros((6, 4), dtype=np.float32)
+    executed[4, 3], executed[2, 0] = 1.5, 0.9  # forced open; disturbed by noise
+    spec = replace(SPEC, features={**SPEC.features, "executed_action": Feature("float32", (4,))})
+    plain = episode_data(0, length=6)
+    with LeRobotWriter(tmp_path, spec) as writer:
+        columns = {**plain.columns, "action": np.zeros_like(executed), "executed_action": executed}
+        writer.add_episode(replace(plain, columns=columns))
+    dataset = LeRobotDataset(tmp_path)
+    assert np.flatnonzero(_rows_led_astray(dataset, np.zeros_like(executed), 1.0)).tolist() == [4]
 
 
 def test_padding_is_finite_and_invalid(dataset: LeRobotDataset, cache: LatentCache) -> None:

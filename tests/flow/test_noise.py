@@ -44,9 +44,23 @@ def test_shift_keeps_the_ends_and_moves_towards_noise(u: float, shift: float) ->
 
 
 def test_coupled_levels_are_one_and_the_same() -> None:
-    video, action = draw(NoiseConfig(mode="coupled", video_shift=5.0))
+    video, action = draw(NoiseConfig(mode="coupled", video_shift=5.0, action_at_noise=0.0))
     assert torch.equal(video, action)
     assert video.mean().item() == pytest.approx(0.7475, abs=0.01)  # the released schedule's mean timestep is 747.6
+
+
+def test_coupled_chunks_are_pure_noise_together() -> None:
+    video, action = draw(NoiseConfig(mode="coupled", action_at_noise=0.25))
+    assert torch.equal(video, action)
+    assert (action == 1).float().mean().item() == pytest.approx(0.25, abs=0.01)
+
+
+def test_video_at_noise_says_nothing_about_the_actions() -> None:
+    video, action = draw(NoiseConfig(mode="coupled", action_at_noise=0.0, video_at_noise=0.4))
+    pinned = video == 1
+    assert pinned.float().mean().item() == pytest.approx(0.4, abs=0.01)
+    assert action[pinned].mean().item() == pytest.approx(0.5, abs=0.01)
+    assert torch.equal(video[~pinned], action[~pinned])
 
 
 def test_decoupled_levels_are_independent_and_some_actions_are_pure_noise() -> None:

@@ -3,7 +3,15 @@
 import numpy as np
 import pytest
 
-from wam.sim.experts import MAX_ROWS, ROWS_AFTER_SUCCESS, demonstrate, noise_levels, record_episode
+from wam.sim.experts import (
+    MAX_ROWS,
+    ROWS_AFTER_SUCCESS,
+    Detour,
+    demonstrate,
+    noise_levels,
+    plan_detours,
+    record_episode,
+)
 from wam.sim.metaworld import MetaWorldEnv
 from wam.sim.tasks import SPLITS, TASKS
 
@@ -46,6 +54,32 @@ def test_noise_disturbs_what_is_executed_but_not_the_label_or_the_gripper() -> N
     assert not difference[:, 3].any()
     assert np.abs(noisy.columns["action"]).max() <= 1.0
     assert noisy.extra == {"env_task": "push", "seed": 0, "noise": 0.28}
+
+
+def test_a_detour_loses_the_object_and_the_expert_fetches_it_again() -> None:
+    env = MetaWorldEnv("pick-place", cameras=())
+    straight = record_episode(env, 0, 0.0, np.random.default_rng(0))
+    detour = Detour(start=22, end=34, target=np.array([-0.2, 0.5, 0.25]), gripper=-1.0)
+    led_astray = record_episode(env, 0, 0.0, np.random.default_rng(0), detours=(detour,))
+    assert straight is not None
+    assert led_astray is not None
+    astray = np.flatnonzero(np.abs(led_astray.columns["executed_action"] - led_astray.columns["action"]).max(1) > 1)
+    assert set(astray) <= set(range(22, 34))
+    assert len(astray) >= 6
+    hand = led_astray.columns["observation.state"]
+    assert np.linalg.norm(hand[34, :3] - detour.target) < np.linalg.norm(hand[22, :3] - detour.target) / 2
+    assert hand[34, 3] > hand[22, 3] + 0.2, "the gripper was forced open"
+    assert len(hand) > len(straight.columns["action"]) + 12
+
+
+def test_detours_stay_within_the_work_space() -> None:
+    rng = np.random.default_rng(0)
+    detours = [detour for _ in range(200) for detour in plan_detours(rng)]
+    targets = np.stack([detour.target for detour in detours])
+    assert (targets > [-0.41, 0.44, 0.06]).all()
+    assert (targets < [0.41, 0.86, 0.31]).all()
+    assert all(2 <= detour.start < detour.end < 60 for detour in detours)
+    assert 0.55 < np.mean([detour.gripper == -1 for detour in detours]) < 0.78
 
 
 def test_failure_gives_no_episode() -> None:

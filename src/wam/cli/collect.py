@@ -13,7 +13,7 @@ import os
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -70,6 +70,9 @@ class Collect:
     """Successful episodes of every task, each of another initial state."""
     more: dict[str, int] = field(default_factory=dict)
     """Other numbers of episodes for some tasks, e.g. `--more reach 400 push 400`."""
+    detours: dict[str, int] = field(default_factory=dict)
+    """Further episodes of some tasks in which the arm is led astray and has to recover, e.g. `--detours push 200`; they
+    follow the others."""
     seed: int = 0
     """Of noise levels, disturbances and choice of sentences; initial states are given by the split."""
     recording: tyro.conf.OmitArgPrefixes[Recording] = Recording()
@@ -83,23 +86,32 @@ class Collect:
 
 @dataclass(frozen=True)
 class Slot:
-    """One episode to be recorded: number `index` of `task`."""
+    """One episode to be recorded: number `index` of `task`, with or without detours."""
 
     task: str
     index: int
+    detours: bool = False
 
 
 def plan(config: Collect) -> list[Slot]:
     """All episodes in the order of the data set: tasks interleave, so that any prefix has its share of each."""
     names = expand(config.tasks)
-    for name in config.more:
-        if task(name).name not in names:
-            raise ValueError(f"--more names task {name!r}, which is not among --tasks {list(names)}")
+    for option, given in (("--more", config.more), ("--detours", config.detours)):
+        for name in given:
+            if task(name).name not in names:
+                raise ValueError(f"{option} names task {name!r}, which is not among --tasks {list(names)}")
     counts = {name: config.more.get(name, config.episodes_per_task) for name in names}
-    if min(counts.values()) < 1:
-        raise ValueError(f"episodes per task are {counts}; expected at least 1 each")
+    for option, numbers in (("episodes per task", counts), ("--detours", config.detours)):
+        if numbers and min(numbers.values()) < 1:
+            raise ValueError(f"{option}: found {numbers}, expected at least 1 each")
+    plain = [Slot(name, index) for name, index in _interleaved(counts)]
+    return plain + [Slot(name, counts[name] + index, detours=True) for name, index in _interleaved(config.detours)]
+
+
+def _interleaved(counts: Mapping[str, int]) -> list[tuple[str, int]]:
+    """(task, 0 .. count - 1) of every task, in an order of which any prefix has its share of each."""
     shares = [((index + 0.5) / count, name, index) for name, count in counts.items() for index in range(count)]
-    return [Slot(name, index) for _, name, index in sorted(shares, key=lambda share: share[0])]
+    return [(name, index) for _, name, index in sorted(shares, key=lambda share: share[0])]
 
 
 def dataset_spec(recording: Recording) -> DatasetSpec:
@@ -186,7 +198,7 @@ def _work(recording: Recording, slot: Slot, seed: int) -> Demonstration:
             action_repeat=recording.action_repeat,
             look=recording.look,
         )
-    return demonstrate(_environments[key], recording.split, slot.index, seed)
+    return demonstrate(_environments[key], recording.split, slot.index, seed, slot.detours)
 
 
 def _start_worker() -> None:

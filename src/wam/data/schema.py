@@ -28,6 +28,7 @@ FILES_PER_CHUNK = 1000
 IMAGE_PREFIX = "observation.images."
 STATE = "observation.state"
 ACTION = "action"
+EXECUTED = "executed_action"
 
 EPISODE_COLUMNS = ("episode_index", "tasks", "length", "dataset_from_index", "dataset_to_index")
 """Standard columns of the table of episodes; the other standard ones have a '/' in their name."""

@@ -11,6 +11,9 @@ because the present it starts from is not visible.
 
 A chunk belongs to a window if its first row exists. Near the end of an episode the last frame and the last action are
 repeated, and `video_valid`, `action_valid` say which entries are real.
+
+Where a data set says what was executed instead of the label (`executed_action`), a row that was led far astray ends
+what its chunk can teach: the actions after it answer a push that nobody could foresee, and so does the video.
 """
 
 import hashlib
@@ -25,7 +28,7 @@ from torch import Tensor
 from wam.data.errors import DatasetError, StaleCacheError
 from wam.data.latent_cache import LatentCache
 from wam.data.lerobot_reader import LeRobotDataset
-from wam.data.schema import ACTION, STATE
+from wam.data.schema import ACTION, EXECUTED, STATE
 from wam.data.stats import NormalizationStats, normalization_stats
 from wam.encoders.video import FRAMES_PER_LATENT
 
@@ -42,6 +45,7 @@ class WindowSpec:
         min_chunks: windows with fewer chunks are not drawn.
         gap_probability: share of windows with a gap, among those long enough to have one.
         whole_chunks: leave out chunks whose video runs past the end of the episode.
+        stray: a row whose executed action differs from its label by more than this in any dimension was led astray.
     """
 
     chunks: int = 4
@@ -51,6 +55,7 @@ class WindowSpec:
     min_chunks: int = 1
     gap_probability: float = 0.0
     whole_chunks: bool = False
+    stray: float = 1.0
 
     def __post_init__(self) -> None:
         rows = FRAMES_PER_LATENT * self.video_stride * self.frames_per_chunk
@@ -138,8 +143,8 @@ class WindowBatch:
         state: float32 (B, M, S).
         chunk_index: int64 (B, M), number of each chunk since the anchor.
         chunk_valid: bool (B, M), False for padding behind a short window.
-        video_valid: bool (B, M K), False where frames were repeated past the end of the episode.
-        action_valid: bool (B, M, N), False where actions were repeated past the end of the episode.
+        video_valid: bool (B, M K), False where frames were repeated past the end of the episode, or show a detour.
+        action_valid: bool (B, M, N), False where actions were repeated past the end, or follow a detour in their chunk.
         loss_valid: bool (B, M), False for padding and for the first chunk behind a gap.
         has_action: bool (B,), False for video-only episodes; their actions are zero.
         text_id: int64 (B,), which sentence of `WindowSource.sentences`.
@@ -196,6 +201,7 @@ class WindowSource:
         self._state, self._action, self._task = (
             np.concatenate([episode[name] for episode in columns]) for name in (STATE, ACTION, "task_index")
         )
+        self._astray = _rows_led_astray(dataset, self._action, spec.stray)
         self._length = np.array([episode.length for episode in dataset.meta.episodes])
         self._offset = np.array([episode.dataset_from_index for episode in dataset.meta.episodes])
         self._labelled = np.array([self.selection.is_labelled(i) for i in range(dataset.num_episodes)])
@@ -250,6 +256,11 @@ class WindowSource:
         action = self._action[self._global(index, action_row)]
         labelled = self._labelled[index.episode]
         video_valid = chunk_valid[:, :, None] & (latent_row + spec.rows_per_latent <= last[:, None, None])
+        action_valid = chunk_valid[:, :, None] & (action_row <= last[:, None, None])
+        if self._astray is not None:
+            astray = np.maximum.accumulate(self._astray[self._global(index, action_row)].reshape(action_row.shape), -1)
+            video_valid &= ~astray[:, :, spec.rows_per_latent - 1 :: spec.rows_per_latent]
+            action_valid[:, :, 1:] &= ~astray[:, :, :-1]
         arrays = {
             "anchor": self.cache.anchor[self._offset[index.episode] + index.row][:, :, None].astype(np.float32),
             "video": np.ascontiguousarray(np.moveaxis(video, 2, 1), dtype=np.float32),
@@ -258,7 +269,7 @@ class WindowSource:
             "chunk_index": chunk_index,
             "chunk_valid": chunk_valid,
             "video_valid": video_valid.reshape(len(last), -1),
-            "action_valid": chunk_valid[:, :, None] & (action_row <= last[:, None, None]),
+            "action_valid": action_valid,
             "loss_valid": chunk_valid & ((position > 0) | (index.gap[:, None] == 0)),
             "has_action": labelled,
             "text_id": self._task[self._offset[index.episode] + index.row],
@@ -352,6 +363,15 @@ class WindowSampler:
         """This rank's share of the epoch's permutation."""
         order = np.random.default_rng([self._seed, 0, self._epoch]).permutation(len(self.source))
         return order[self._rank :: self._world_size]
+
+
+def _rows_led_astray(dataset: LeRobotDataset, labels: np.ndarray, stray: float) -> np.ndarray | None:
+    """bool (rows,), or None for a data set that does not tell what was executed."""
+    if EXECUTED not in dataset.meta.features:
+        return None
+    executed = np.concatenate([dataset.columns(i, (EXECUTED,))[EXECUTED] for i in range(dataset.num_episodes)])
+    astray: np.ndarray = (np.abs(executed - labels) > stray).any(-1)
+    return astray
 
 
 def _check_cache(dataset: LeRobotDataset, cache: LatentCache, spec: WindowSpec) -> None:

@@ -23,7 +23,10 @@ class NoiseConfig:
           "flash": video sigma = Beta(7, 1), mostly noise, and action sigma uniform (equations 5 and 6): teaches acting
           in one step from a video that is still noise.
     video_shift, action_shift: the shift of each modality's levels.
-    action_at_noise: share of chunks whose actions are at sigma 1 exactly, the level at which every sampler starts.
+    action_at_noise: share of chunks whose actions are at sigma 1 exactly, the level at which every sampler starts;
+    when coupled, their video is too.
+    video_at_noise: share of chunks whose video is at sigma 1 exactly, whatever their actions: all that a policy knows
+    about the future before it has imagined any.
     weighting: "uniform", or "bump" = the released Gaussian weight that vanishes at both ends.
     """
 
@@ -31,6 +34,7 @@ class NoiseConfig:
     video_shift: float = 1.0
     action_shift: float = 1.0
     action_at_noise: float = 0.25
+    video_at_noise: float = 0.0
     flash_alpha: float = 7.0
     flash_beta: float = 1.0
     weighting: Literal["uniform", "bump"] = "uniform"
@@ -64,10 +68,14 @@ def sample_levels(config: NoiseConfig, batch: int, chunks: int, generator: torch
         u_action = u_video
     video = shifted(u_video, config.video_shift)
     action = shifted(u_action, config.video_shift if config.mode == "coupled" else config.action_shift)
-    if config.mode != "coupled":
-        at_noise = torch.rand(batch, chunks, generator=generator) < config.action_at_noise
-        action = torch.where(at_noise, torch.ones_like(action), action)
-    return video, action
+    action_at_noise, video_at_noise = (
+        torch.rand(batch, chunks, generator=generator) < share
+        for share in (config.action_at_noise, config.video_at_noise)
+    )
+    if config.mode == "coupled":
+        video_at_noise = video_at_noise | action_at_noise
+    one = torch.ones(())
+    return torch.where(video_at_noise, one, video), torch.where(action_at_noise, one, action)
 
 
 def loss_weight(config: NoiseConfig, sigma: Tensor) -> Tensor:
