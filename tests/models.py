@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from wam.model.config import TransformerConfig
-from wam.robot.embodiment import Embodiment
-from wam.robot.normalization import Normalizer
+from wam.robot.embodiment import Embodiment, Moments, Part, Statistics
 from wam.world_action_model import WorldActionConfig, WorldActionModel
 
 EMBODIMENT = Embodiment(
@@ -18,11 +17,15 @@ EMBODIMENT = Embodiment(
     canvas=(("front",),),
     view_height=32,
     view_width=32,
-    state_names=("x", "y", "z"),
-    action_names=("dx", "dy"),
+    state=(Part("state", ("x", "y", "z")),),
+    action=(Part("action", ("dx", "dy")),),
     control_hz=10.0,
     video_stride=1,
     actions_per_chunk=4,
+    statistics=Statistics(
+        Moments((0.1, 0.2, 0.3), (1.0, 2.0, 0.5), (-2.0, -4.0, -1.0), (2.0, 4.0, 1.0)),
+        Moments((0.1, -0.1), (0.5, 2.0), (-1.0, -4.0), (1.0, 4.0)),
+    ),
 )
 TINY = WorldActionConfig(
     transformer=TransformerConfig(
@@ -40,10 +43,8 @@ TINY = WorldActionConfig(
         actions_per_chunk=4,
         memory=2,
     ),
-    embodiment=EMBODIMENT,
+    embodiments=(EMBODIMENT,),
     latent=(4, 4, 4),
-    state_normalizer=Normalizer((0.1, 0.2, 0.3), (1.0, 2.0, 0.5)),
-    action_normalizer=Normalizer((0.1, -0.1), (0.5, 2.0)),
     text_len=5,
 )
 
@@ -60,6 +61,8 @@ class TinyWindows:
     video_valid: Tensor
     action_valid: Tensor
     has_action: Tensor
+    embodiment: Tensor
+    action_dims: Tensor
 
 
 def tiny_model(config: WorldActionConfig = TINY, seed: int = 0) -> WorldActionModel:
@@ -88,6 +91,8 @@ def tiny_windows(
         video_valid=torch.ones(batch, chunks * c.frames_per_chunk, dtype=torch.bool),
         action_valid=torch.ones(batch, chunks, c.actions_per_chunk, dtype=torch.bool),
         has_action=torch.ones(batch, dtype=torch.bool),
+        embodiment=torch.zeros(batch, dtype=torch.long),
+        action_dims=torch.ones(batch, c.action_dim, dtype=torch.bool),
     )
     return windows, torch.randn(batch, config.text_len, c.text_dim, generator=g)
 

@@ -111,6 +111,32 @@ def test_video_only_samples_learn_from_video_alone() -> None:
     assert torch.equal(model.loss(other, text, torch.Generator().manual_seed(1)).video, losses.video)
 
 
+def test_padded_action_dimensions_do_not_count() -> None:
+    model = tiny_model()
+    windows, text = tiny_windows(batch=2, chunks=2)
+    windows = with_changes(windows, action_dims=torch.tensor([[True, False], [True, False]]))
+    before = torch.autograd.grad(
+        model.loss(windows, text, torch.Generator().manual_seed(1)).total,
+        model.transformer.action_decoder.layer2.bias,
+    )[0]
+    assert before[0, 0] != 0 and before[0, 1] == 0
+
+
+def test_every_robot_trains_its_own_codec() -> None:
+    other = replace(TINY.embodiments[0], name="other")
+    two = replace(TINY, embodiments=(*TINY.embodiments, other), transformer=replace(TINY.transformer, embodiments=2))
+    model = tiny_model(two)
+    windows, text = tiny_windows(batch=2, chunks=2)
+    windows = with_changes(windows, embodiment=torch.tensor([1, 1]))
+    model.loss(windows, text, torch.Generator().manual_seed(1)).total.backward()
+    for codec in (model.transformer.state_encoder, model.transformer.action_encoder, model.transformer.action_decoder):
+        for parameter in codec.parameters():
+            assert parameter.grad is not None and not parameter.grad[0].any() and parameter.grad[1].any()
+    assert two.slot("other") == 1
+    with pytest.raises(ValueError, match="robot 'toaster' is not among"):
+        two.slot("toaster")
+
+
 def test_one_window_overfits() -> None:
     """A window under four draws of noise is learned by heart, video and actions."""
     torch.manual_seed(0)
@@ -135,13 +161,12 @@ def test_sampler_recovers_data_from_the_exact_velocity(sampler: Sampler, monkeyp
     windows, text = tiny_windows(batch=1, chunks=1)
     context, cache = model.context(text), model.new_cache()
     model.remember(cache, context, windows.anchor, ANCHOR)
-    wanted_action = TINY.action_normalizer.normalize(windows.action)
 
     def exact(inputs, *_, **__):  # type: ignore[no-untyped-def]
         from wam.model.transformer import Velocity
 
         video_sigma, action_sigma = inputs.sigma[0, 0], inputs.sigma[0, 1]
-        return Velocity((inputs.video - windows.video) / video_sigma, (inputs.action - wanted_action) / action_sigma)
+        return Velocity((inputs.video - windows.video) / video_sigma, (inputs.action - windows.action) / action_sigma)
 
     monkeypatch.setattr(model.transformer, "forward", exact)
     out = model.denoise(cache, context, windows.state[:, 0], 0, sampler, torch.Generator().manual_seed(0))

@@ -24,13 +24,14 @@ from wam.model.config import TransformerConfig
 from wam.model.kv_cache import KVCache
 from wam.model.transformer import Context, Pass, Transformer, Velocity
 from wam.robot.embodiment import Embodiment
-from wam.robot.normalization import Normalizer
+from wam.robot.units import Units
 
 
 @dataclass(frozen=True)
 class WorldActionConfig:
     """Everything that rebuilds the model around its weights.
 
+    embodiments: the robots it knows, with the statistics of their numbers; a robot's place is the slot of its codec.
     latent: (channels, height, width) of one latent frame.  dream: False trains and runs the same network on actions
     alone, without noisy video tokens (the "BC" control).  video_weight: of the video loss, the action loss has 1.
     see_previous: every noisy frame is given the last real frame before its chunk as further channels (as image-to-video
@@ -38,10 +39,8 @@ class WorldActionConfig:
     """
 
     transformer: TransformerConfig
-    embodiment: Embodiment
+    embodiments: tuple[Embodiment, ...]
     latent: tuple[int, int, int]
-    state_normalizer: Normalizer
-    action_normalizer: Normalizer
     noise: NoiseConfig = field(default_factory=NoiseConfig)
     dream: bool = True
     video_weight: float = 0.3
@@ -55,14 +54,30 @@ class WorldActionConfig:
                 f"config: transformer.in_channels is {self.transformer.in_channels}, but latents of {self.latent[0]} "
                 f"channels with see_previous={self.see_previous} need {expected}"
             )
+        if self.transformer.embodiments != len(self.embodiments):
+            raise ValueError(
+                f"config: transformer.embodiments is {self.transformer.embodiments}, but embodiments lists "
+                f"{[robot.name for robot in self.embodiments]}"
+            )
+        for robot in self.embodiments:
+            _check_fits(robot, self.transformer)
 
     @property
     def grid(self) -> tuple[int, int]:
         """Rows and columns of video tokens in one latent frame."""
         return self.latent[1] // self.transformer.patch, self.latent[2] // self.transformer.patch
 
+    def slot(self, name: str | None = None) -> int:
+        """The codec of a robot; without a name, of the first. Raises ValueError naming those there are."""
+        names = [robot.name for robot in self.embodiments]
+        if name is None:
+            return 0
+        if name not in names:
+            raise ValueError(f"robot {name!r} is not among those this model knows: {names}")
+        return names.index(name)
+
     def to_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
+        return {**dataclasses.asdict(self), "embodiments": [robot.to_dict() for robot in self.embodiments]}
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> WorldActionConfig:
@@ -74,23 +89,24 @@ class WorldActionConfig:
             **{
                 **fields,
                 "transformer": TransformerConfig(**fields["transformer"]),
-                "embodiment": Embodiment.from_dict(fields["embodiment"], "config.json: embodiment"),
+                "embodiments": tuple(
+                    Embodiment.from_dict(robot, "config.json: embodiments") for robot in fields["embodiments"]
+                ),
                 "latent": tuple(fields["latent"]),
-                "state_normalizer": Normalizer.from_dict(fields["state_normalizer"]),
-                "action_normalizer": Normalizer.from_dict(fields["action_normalizer"]),
                 "noise": NoiseConfig(**fields["noise"]),
             }
         )
 
 
 class Windows(Protocol):
-    """A batch of training windows of up to M chunks, as `wam.data.windows` delivers them (robot units).
+    """A batch of training windows of up to M chunks, as `wam.data.windows` delivers them (model units).
 
     anchor (B, z, 1, h, w); video (B, z, M K, h, w); action (B, M N, A); state (B, M, S).
     chunk_index (B, M): number of each chunk since the anchor.  chunk_valid (B, M): the window reaches that far.
     loss_valid (B, M): the chunk's present is in the context.  video_valid (B, M K), action_valid (B, M, N): what really
     exists, rather than repeats the end of the episode.
-    has_action (B,): False for video without actions.
+    has_action (B,): False for video without actions.  embodiment (B,): slot of the robot.  action_dims (B, A): which
+    dimensions are that robot's, rather than padding.
     """
 
     @property
@@ -113,6 +129,10 @@ class Windows(Protocol):
     def action_valid(self) -> Tensor: ...
     @property
     def has_action(self) -> Tensor: ...
+    @property
+    def embodiment(self) -> Tensor: ...
+    @property
+    def action_dims(self) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -155,7 +175,7 @@ class Sampler:
 
 @dataclass(frozen=True)
 class Imagined:
-    """One denoised chunk: video latents (B, z, K, h, w), None without dreaming; actions (B, N, A) in robot units."""
+    """One denoised chunk: video latents (B, z, K, h, w), None without dreaming; actions (B, N, A) in model units."""
 
     video: Tensor | None
     action: Tensor
@@ -187,10 +207,9 @@ class WorldActionModel(nn.Module):
         video_level, action_level = (level.to(device) for level in levels)
         action_level = torch.where(windows.has_action[:, None], action_level, torch.ones_like(action_level))
 
-        action = config.action_normalizer.normalize(windows.action)
-        action = torch.where(windows.has_action[:, None, None], action, torch.zeros_like(action))
-        state = config.state_normalizer.normalize(windows.state)
-        state = torch.where(windows.has_action[:, None, None], state, torch.zeros_like(state))
+        labelled = windows.has_action[:, None, None]
+        action = torch.where(labelled, windows.action, torch.zeros_like(windows.action))
+        state = torch.where(labelled, windows.state, torch.zeros_like(windows.state))
         video_noise, action_noise = (_noise_like(x, generator) for x in (windows.video, action))
         video_sigma = video_level.repeat_interleave(c.frames_per_chunk, 1)
         action_sigma = action_level.repeat_interleave(c.actions_per_chunk, 1)
@@ -203,7 +222,7 @@ class WorldActionModel(nn.Module):
         inputs = Pass(
             layout=layout,
             sigma=torch.cat([torch.zeros_like(video_level[:, :1]), video_sigma, action_level], dim=1),
-            embodiment=torch.zeros(batch, dtype=torch.long, device=device),
+            embodiment=windows.embodiment,
             video=torch.cat([context_video, noisy_video], dim=2) if config.dream else context_video,
             action=noisy_action,
             state=state,
@@ -211,8 +230,10 @@ class WorldActionModel(nn.Module):
         predicted = self.transformer(inputs, self.transformer.context(text))
 
         counts = windows.chunk_valid & windows.loss_valid
-        acts = (counts[:, :, None] & windows.action_valid & windows.has_action[:, None, None]).flatten(1)
-        action_error = (predicted.action.float() - target_velocity(action, action_noise)).square().mean(-1)
+        acts = (counts[:, :, None] & windows.action_valid & labelled).flatten(1)
+        action_error = (predicted.action.float() - target_velocity(action, action_noise)).square()
+        real = windows.action_dims[:, None, :]
+        action_error = (action_error * real).sum(-1) / real.sum(-1).clamp(min=1)
         action_loss = _masked_mean(action_error * loss_weight(config.noise, action_sigma), acts)
         video_loss = torch.zeros_like(action_loss)
         if config.dream:
@@ -242,6 +263,10 @@ class WorldActionModel(nn.Module):
         return torch.cat([video, torch.zeros_like(video) if previous is None else previous.expand_as(video)], dim=1)
 
     # ------------------------------------------------------- acting: remember real frames, denoise the next chunk
+
+    def units(self, slot: int = 0) -> Units:
+        """What turns the numbers of the robot in this slot into model units and back."""
+        return Units(self.config.embodiments[slot])
 
     def new_cache(self, batch: int = 1, memory: int | None = None, dtype: torch.dtype | None = None) -> KVCache:
         """An empty memory for `batch` sessions on the model's device."""
@@ -282,11 +307,13 @@ class WorldActionModel(nn.Module):
         generator: torch.Generator,
         previous: Tensor | None = None,
         unconditional: tuple[KVCache, Context] | None = None,
+        slot: int = 0,
     ) -> Imagined:
         """Denoise video and actions of one chunk together (algorithm 2); the cache is only read.
 
-        state: (B, S) in robot units, the present.  previous: (B, z, 1, h, w), the last real latent frame, which a model
-        with `see_previous` needs.  unconditional: cache and context of the empty prompt, for guidance.
+        state: (B, S) in model units, the present.  previous: (B, z, 1, h, w), the last real latent frame, which a model
+        with `see_previous` needs.  unconditional: cache and context of the empty prompt, for guidance.  slot: of the
+        robot.
         """
         config, c = self.config, self.config.transformer
         if config.see_previous and previous is None:
@@ -298,16 +325,16 @@ class WorldActionModel(nn.Module):
         video = torch.randn(batch, z, c.frames_per_chunk, height, width, generator=generator).to(device)
         action = torch.randn(batch, c.actions_per_chunk, c.action_dim, generator=generator).to(device)
         video_solver, action_solver = sampler.solvers(device)
-        now = config.state_normalizer.normalize(state)[:, None]
         for index in range(sampler.steps):
             inputs = chunk_pass(
                 self._with_previous(video, previous) if config.dream else None,
                 action,
-                now,
+                state[:, None],
                 (video_solver.sigmas[index], action_solver.sigmas[index]),
                 chunk,
                 c,
                 config.grid,
+                slot,
             )
             v = self.transformer(inputs, context, cache)
             if unconditional is not None and sampler.guidance != 1.0:
@@ -315,7 +342,7 @@ class WorldActionModel(nn.Module):
             action = action_solver.step(action, v.action, index)
             if config.dream:
                 video = video_solver.step(video, v.video, index)
-        return Imagined(video if config.dream else None, config.action_normalizer.restore(action))
+        return Imagined(video if config.dream else None, action)
 
     # ---------------------------------------------------------------- one thing on disk
 
@@ -403,14 +430,18 @@ def chunk_pass(
     chunk: int,
     config: TransformerConfig,
     grid: tuple[int, int],
+    slot: int = 0,
 ) -> Pass:
-    """[noisy video | actions | state] of one chunk; sigmas: levels of (video, actions), each () or (B,)."""
+    """[noisy video | actions | state] of one chunk; sigmas: levels of (video, actions), each () or (B,).
+
+    slot: of the robot's codec.
+    """
     batch, device = action.shape[0], action.device
     layout = chunk_layout(config, grid, video is not None).to(device)
     return Pass(
         layout=layout.shifted(torch.full((1,), chunk, device=device)),
         sigma=torch.stack([sigmas[0]] * config.frames_per_chunk + [sigmas[1]], dim=-1).expand(batch, -1),
-        embodiment=torch.zeros(batch, dtype=torch.long, device=device),
+        embodiment=torch.full((batch,), slot, device=device),
         video=video,
         action=action,
         state=state,
@@ -436,6 +467,22 @@ def chunk_layout(config: TransformerConfig, grid: tuple[int, int], with_video: b
 def clean_layout(config: TransformerConfig, grid: tuple[int, int], chunk: int) -> Layout:
     """The clean video of one chunk, or of the anchor."""
     return video_layout(Kind.CLEAN, [chunk], config.frames_per_chunk, *grid, slot=0)
+
+
+def _check_fits(robot: Embodiment, config: TransformerConfig) -> None:
+    """A robot's vectors and chunks must be those of the network."""
+    found = {
+        "state_dim": robot.state_width or robot.state_dim,
+        "action_dim": robot.action_width or robot.action_dim,
+        "frames_per_chunk": robot.frames_per_chunk,
+        "actions_per_chunk": robot.actions_per_chunk,
+    }
+    for name, value in found.items():
+        if value != getattr(config, name):
+            raise ValueError(
+                f"config: robot {robot.name!r} needs {name}={value}, the transformer has "
+                f"{getattr(config, name)}; choose its widths and its chunk to fit"
+            )
 
 
 def _noise_like(x: Tensor, generator: torch.Generator) -> Tensor:

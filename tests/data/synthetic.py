@@ -11,7 +11,7 @@ from torch.nn import functional
 from wam.data.lerobot_writer import LeRobotWriter
 from wam.data.schema import Camera, DatasetSpec, EpisodeData, Feature
 from wam.encoders.video import FRAMES_PER_LATENT
-from wam.robot.embodiment import Embodiment
+from wam.robot.embodiment import Embodiment, Part
 
 SIZE, CELL = 64, 8
 CAMERAS = ("top", "side")
@@ -86,8 +86,8 @@ EMBODIMENT = Embodiment(
     canvas=(CAMERAS,),
     view_height=SIZE,
     view_width=SIZE,
-    state_names=("x", "y", "z", "grip"),
-    action_names=("a", "b", "c", "d"),
+    state=(Part("state", ("x", "y", "z", "grip")),),
+    action=(Part("action", ("a", "b", "c", "d")),),
     control_hz=40.0,
     video_stride=2,
     actions_per_chunk=8,

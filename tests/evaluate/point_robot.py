@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from wam.engine.policy import ActionChunk
-from wam.robot.embodiment import Embodiment
+from wam.robot.embodiment import Embodiment, Part
 from wam.robot.observation import Observation
 
 SIZE = 16
@@ -19,8 +19,8 @@ POINT = Embodiment(
     canvas=(("top",),),
     view_height=SIZE,
     view_width=SIZE,
-    state_names=("x", "y"),
-    action_names=("dx", "dy"),
+    state=(Part("state", ("x", "y")),),
+    action=(Part("action", ("dx", "dy")),),
     control_hz=10.0,
     video_stride=2,
     actions_per_chunk=8,

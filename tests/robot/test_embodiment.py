@@ -10,8 +10,19 @@ import pytest
 import torch
 
 from wam.robot.canvas import compose, split
-from wam.robot.embodiment import METAWORLD_SAWYER, Embodiment, EmbodimentError
+from wam.robot.embodiment import (
+    METAWORLD_SAWYER,
+    SHIPPED,
+    Embodiment,
+    EmbodimentError,
+    Moments,
+    Part,
+    Statistics,
+    load_embodiment,
+)
 from wam.robot.normalization import Normalizer
+
+ZERO, SHORT = (Moments(*((0.0,) * dims for _ in range(4))) for dims in (4, 1))
 
 
 def views() -> dict[str, np.ndarray]:
@@ -20,14 +31,26 @@ def views() -> dict[str, np.ndarray]:
 
 
 def test_yaml_round_trip(tmp_path: Path) -> None:
-    METAWORLD_SAWYER.to_yaml(tmp_path / "robot.yaml")
-    assert Embodiment.from_yaml(tmp_path / "robot.yaml") == METAWORLD_SAWYER
+    for robot in (load_embodiment(path.stem) for path in SHIPPED.glob("*.yaml")):
+        robot.to_yaml(tmp_path / "robot.yaml")
+        assert Embodiment.from_yaml(tmp_path / "robot.yaml") == robot
+        assert load_embodiment(tmp_path / "robot.yaml") == robot
 
 
 @pytest.mark.parametrize(
     ("change", "named"),
     [
         ({"canvas": (("top", "front"),)}, "field 'canvas'"),
+        ({"canvas": (("top", "side", "top"),)}, "tears camera 'top' apart"),
+        ({"camera_keys": ("observation.images.top",)}, "field 'camera_keys' has 1 entries for 2 cameras"),
+        ({"crop": 1.5}, "field 'crop' is 1.5"),
+        ({"action": (Part("arm", ("x",), relative=True),)}, "action 'arm' is relative"),
+        ({"state": (Part("a", ("x",)), Part("a", ("y",)))}, "names a part twice"),
+        ({"action_width": 3}, "field 'action_width' is 3"),
+        (
+            {"statistics": Statistics(ZERO, SHORT)},
+            "field 'statistics.action.mean' has 1",
+        ),
         ({"canvas": (("top",), ("side", None))}, "different lengths"),
         ({"actions_per_chunk": 9}, "field 'actions_per_chunk' is 9"),
         ({"prompt_template": "do it"}, "field 'prompt_template'"),
@@ -56,6 +79,27 @@ def test_canvas_puts_every_view_in_its_place_and_takes_it_out_again() -> None:
     assert all(np.array_equal(again[name], images[name]) for name in images)
 
 
+def test_a_view_over_two_cells_is_stretched() -> None:
+    wide = replace(METAWORLD_SAWYER, canvas=(("top", "top"), ("side", None)))
+    images = views()
+    canvas = compose(images, wide)
+    assert np.array_equal(canvas[:64], np.repeat(images["top"], 2, axis=1))
+    assert np.array_equal(split(canvas, wide)["top"], images["top"])
+
+
+def test_a_robot_with_a_crop_takes_pictures_of_any_size() -> None:
+    robot = load_embodiment("droid-franka")
+    images = {name: np.full((180, 320, 3), 10 * i, dtype=np.uint8) for i, name in enumerate(robot.cameras)}
+    canvas = compose(images, robot)
+    assert canvas.shape == (352, 640, 3)
+    assert canvas[176:, :320].max() == 0 and canvas[176:, 320:].min() >= 9 and canvas[:176].min() >= 19
+
+
+def test_an_unknown_robot_is_named_with_those_there_are() -> None:
+    with pytest.raises(EmbodimentError, match="'toaster': no such file.*droid-franka"):
+        load_embodiment("toaster")
+
+
 def test_canvas_cell_without_a_camera_is_black() -> None:
     wide = replace(METAWORLD_SAWYER, canvas=(("top", None), (None, "side")))
     canvas = compose(views(), wide)
@@ -73,12 +117,21 @@ def test_missing_or_misshapen_camera_is_named() -> None:
 
 
 def test_normalizer_round_trip_and_still_dimension() -> None:
-    normalizer = Normalizer.from_mean_std([1.0, 5.0], [2.0, 0.0])
+    normalizer = Normalizer.from_mean_std(Moments((1.0, 5.0), (2.0, 0.0), (0.0, 0.0), (0.0, 0.0)))
     x = torch.tensor([[3.0, 5.0], [-1.0, 5.5]])
     assert torch.allclose(normalizer.normalize(x), torch.tensor([[1.0, 0.0], [-1.0, 0.5]]))
     assert torch.allclose(normalizer.restore(normalizer.normalize(x)), x)
-    ends = Normalizer.from_quantiles([-2.0], [6.0]).normalize(torch.tensor([[-2.0], [6.0]]))
-    assert ends.flatten().tolist() == [-1.0, 1.0]
+
+
+def test_quantiles_go_to_the_ends_and_still_dimensions_come_back_as_their_constant() -> None:
+    moments = Moments((0.0, 0.0), (1.0, 1.0), (-2.0, 0.5), (6.0, 0.5))
+    normalizer = Normalizer.from_quantiles(moments)
+    assert normalizer.normalize(torch.tensor([[-2.0, 0.25], [6.0, 0.5], [99.0, 7.0]])).tolist() == [
+        [-1.0, 0.25],
+        [1.0, 0.5],
+        [1.0, 1.0],
+    ]
+    assert normalizer.restore(torch.tensor([[2.0, 0.9]])).tolist() == [[10.0, 0.5]]  # not cut off
 
 
 def test_normalizer_of_another_robot_is_refused() -> None:

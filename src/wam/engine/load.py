@@ -35,6 +35,7 @@ def load_policy(
     memory: Memory = "slide",
     execute: int | None = None,
     decode_video: bool = False,
+    robot: str | None = None,
 ) -> WamPolicy:
     """Load a folder written by `wam train`, or a shipped model by name; options as in `Sampler` and `LoopConfig`."""
     folder = resolve(checkpoint)
@@ -42,4 +43,4 @@ def load_policy(
     tokenizer = NanoTokenizer.from_pretrained(folder / TOKENIZER_FOLDER)
     text_encoder = MiniLMTextEncoder(text_len=model.config.text_len)
     sampler = Sampler(steps=steps, solver=solver, guidance=guidance, video_final=video_final)
-    return WamPolicy(model, tokenizer, text_encoder, LoopConfig(sampler, memory, execute, decode_video))
+    return WamPolicy(model, tokenizer, text_encoder, LoopConfig(sampler, memory, execute, decode_video, robot))

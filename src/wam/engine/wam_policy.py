@@ -5,7 +5,6 @@ Real frames enter the cache, imagined ones never do: what the model dreamed is d
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from wam.encoders.text import TextEncoder
 from wam.encoders.video import VideoTokenizer, frames_to_video, video_to_frames
+from wam.engine.clock import StageClock
 from wam.engine.policy import ActionChunk
 from wam.model.attention import ANCHOR
 from wam.model.kv_cache import KVCache
@@ -36,12 +36,14 @@ class LoopConfig:
     memory: "slide" keeps the anchor and the last chunks; "none" starts anew from the present frame at every chunk.
     execute: control steps to execute before looking again; None = the whole chunk. "slide" needs the whole chunk.
     decode_video: decode the dream into pictures (costs time; the actions do not need it).
+    robot: which of the embodiments that the model knows; the first when left out.
     """
 
     sampler: Sampler = Sampler()
     memory: Memory = "slide"
     execute: int | None = None
     decode_video: bool = False
+    robot: str | None = None
 
 
 @dataclass
@@ -83,7 +85,8 @@ class WamPolicy:
     ) -> None:
         self.model, self.tokenizer, self.text_encoder = model.eval(), tokenizer, text_encoder
         self.config = config or LoopConfig()
-        self.embodiment = model.config.embodiment
+        self.slot = model.config.slot(self.config.robot)
+        self.embodiment, self.units = model.config.embodiments[self.slot], model.units(self.slot)
         whole = self.embodiment.actions_per_chunk
         if self.config.memory == "slide" and self.execute != whole:
             raise ValueError(
@@ -110,7 +113,7 @@ class WamPolicy:
     @torch.inference_mode()
     def act(self, observations: Sequence[Observation]) -> ActionChunk:
         """See `Policy.act`. Raises ValueError naming the camera or the state that does not fit the embodiment."""
-        clock = _Clock()
+        clock = StageClock()
         state, canvases = self._observe(observations)
         session = self._session_for(observations[-1].instruction)
         clock.lap("observe")
@@ -125,18 +128,20 @@ class WamPolicy:
         imagined = self.model.denoise(
             positive.cache,
             positive.context,
-            state,
+            self.units.state_to_model(state),
             chunk + 1,
             self.config.sampler,
             session.generator,
             session.last_latent,
             (negative[0].cache, negative[0].context) if negative else None,
+            self.slot,
         )
         clock.lap("denoise")
         dream = self._decode(session, imagined.video)
         if dream is not None:
             clock.lap("decode")
-        return ActionChunk(imagined.action[0].float().numpy(), dream, clock.seconds)
+        action = self.units.action_to_robot(imagined.action.float(), state)
+        return ActionChunk(action[0].numpy(), dream, clock.seconds)
 
     # ---------------------------------------------------------------- stages
 
@@ -207,15 +212,3 @@ class WamPolicy:
         _, state = self.tokenizer.decode_first(session.last_latent)
         frames, _ = self.tokenizer.decode_next(state, video)
         return np.asarray(video_to_frames(frames)[0])
-
-
-class _Clock:
-    """Seconds per stage."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self._last = time.perf_counter()
-
-    def lap(self, stage: str) -> None:
-        now = time.perf_counter()
-        self.seconds[stage], self._last = now - self._last, now

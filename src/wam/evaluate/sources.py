@@ -122,8 +122,13 @@ class PolicySource:
         path = folder / "config.json"
         if not path.exists():
             raise FileNotFoundError(f"{path}: no checkpoint there; give the folder that `wam train` wrote")
-        fields = json.loads(path.read_text(encoding="utf-8"))
-        return Embodiment.from_dict(fields.get("embodiment", {}), f"{path}: embodiment")
+        robots = json.loads(path.read_text(encoding="utf-8")).get("embodiments", [])
+        wanted = self.options.get("robot")
+        found = [Embodiment.from_dict(robot, f"{path}: embodiments") for robot in robots]
+        chosen = [robot for robot in found if wanted in (None, robot.name)]
+        if not chosen:
+            raise ValueError(f"{path}: robot {wanted!r} is not among {[robot.name for robot in found]}")
+        return chosen[0]
 
     def describe(self) -> dict[str, Any]:
         """What a result folder remembers of the policy, ready for JSON."""

@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from wam.encoders.clip import clip_input
 from wam.engine.released_loop import NEGATIVE_PROMPT
 from wam.evaluate.parity.golden import Check, GoldenCase, absolute, exact, relative
 from wam.flow.noise import bump_weight, interpolate, target_velocity, training_timesteps
 from wam.flow.released import IDS, ReleasedMode, draw_timestep_ids, released_losses, tie_to_chunks
 from wam.flow.solvers import UniPC, unipc_schedule
-from wam.robot.dreamzero import ACTION_WIDTH, ROBOTS, STATE_WIDTH, ReleasedRobot, clean_text
-from wam.robot.preprocess import (
-    canvas_to_video,
-    clip_input,
-    compose_layout,
-    prepare_view,
-    resize_video,
-    to_unit_range,
-)
-from wam.robot.vectors import Quantity, pack, pack_actions, real_dimensions, unpack_actions
+from wam.robot.canvas import compose
+from wam.robot.embodiment import Embodiment, Moments, Part, Statistics, load_embodiment
+from wam.robot.preprocess import canvas_to_video, resize_video, to_unit_range
+from wam.robot.released import PROMPTED_LIKE, clean_text, released_embodiment, released_prompt
+from wam.robot.units import Units
 
 SIGMA, STEP, LOSS, NUMBER = 1e-6, 1e-5, 1e-5, 1e-5
 PIXELS_OFF_BY_ONE = 0.005
@@ -146,22 +143,23 @@ def check_preprocess(case: GoldenCase) -> list[Check]:
     """What goes into the networks from cameras, joints and sentences, and what comes out as actions."""
     facts, theirs, checks = case.facts, case.tensors, []
     for tag, described in facts["embodiments"].items():
-        robot = ROBOTS[tag]
+        robot = released_embodiment(tag)
         for number, sizes in enumerate(facts["config"]["resolutions"][tag]):
             checks.append(_canvas(theirs, robot, f"{tag}.{number}", sizes["view_hw"]))
         checks += _vectors(theirs, robot, f"{tag}.0", described)
         checks.append(_prompt(robot, described["prompt"], f"{tag}.prompt"))
-        checks.append(exact(f"{tag}.views", list(robot.views), described["video_keys"]))
+        checks.append(exact(f"{tag}.views", list(robot.cameras), described["video_keys"]))
     for tag, prompts in facts["prompts"].items():
-        checks += [_prompt(ROBOTS[tag], one, f"prompts.{tag}.{i}") for i, one in enumerate(prompts["examples"])]
+        robot = load_embodiment(PROMPTED_LIKE[tag])
+        checks += [_prompt(robot, one, f"prompts.{tag}.{i}") for i, one in enumerate(prompts["examples"])]
     checks.append(exact("negative_prompt", clean_text(NEGATIVE_PROMPT), facts["negative_prompt"]))
     return checks + _image_inputs(theirs)
 
 
-def _canvas(theirs: Mapping[str, Tensor], robot: ReleasedRobot, name: str, size: Sequence[int]) -> Check:
+def _canvas(theirs: Mapping[str, Tensor], robot: Embodiment, name: str, size: Sequence[int]) -> Check:
     """Share of pixels that are off by one; a larger difference counts as everything wrong."""
-    views = [prepare_view(theirs[f"{name}.raw.{i}"].numpy(), *size) for i in range(len(robot.views))]
-    canvas = compose_layout(views, robot.layout)
+    views = {camera: theirs[f"{name}.raw.{i}"].numpy() for i, camera in enumerate(robot.cameras)}
+    canvas = compose(views, replace(robot, view_height=size[0], view_width=size[1]))
     expected = theirs[f"{name}.canvas"].numpy()
     if canvas.shape != expected.shape:
         return Check(f"{name}.canvas", "share", 1.0, PIXELS_OFF_BY_ONE)
@@ -170,42 +168,44 @@ def _canvas(theirs: Mapping[str, Tensor], robot: ReleasedRobot, name: str, size:
     return Check(f"{name}.canvas", "share", share, PIXELS_OFF_BY_ONE)
 
 
-def _quantities(keys: Sequence[str], statistics: Mapping[str, Any], relative_keys: Sequence[str]) -> list[Quantity]:
-    return [
-        Quantity(key, tuple(statistics[key]["q01"]), tuple(statistics[key]["q99"]), key in relative_keys)
-        for key in keys
-    ]
+def _vectors(theirs: Mapping[str, Tensor], robot: Embodiment, name: str, described: Mapping[str, Any]) -> list[Check]:
+    """States and actions of a policy step and of a training window, there and back."""
+    statistics = described["statistics"]
+    state, action = (
+        Moments(
+            **{
+                quantile: tuple(value for part in parts for value in statistics[vector][part.name][quantile])
+                for quantile in ("q01", "q99")
+            }
+        )
+        for vector, parts in (("state", robot.state), ("action", robot.action))
+    )
+    units = Units(replace(robot, statistics=Statistics(state, action)))
 
+    def vector(group: str, parts: Sequence[Part]) -> Tensor:
+        return torch.cat([theirs[f"{name}.{group}.{part.name}"].double() for part in parts], dim=-1)
 
-def _vectors(
-    theirs: Mapping[str, Tensor], robot: ReleasedRobot, name: str, described: Mapping[str, Any]
-) -> list[Check]:
-    state = _quantities(robot.state, described["statistics"]["state"], ())
-    action = _quantities(robot.action, described["statistics"]["action"], robot.relative)
-
-    def named(group: str, keys: Sequence[str]) -> dict[str, Tensor]:
-        return {key: theirs[f"{name}.{group}.{key}"].double() for key in keys}
-
-    present, anchors = named("state", robot.state), named("train_state_anchor", robot.state)
-    outputs = unpack_actions(theirs[f"{name}.policy_action_normalised"].double(), present, action)
-    raw = named("train_action_raw", robot.action)
-    actions = pack_actions(raw, anchors, action, CHUNK["actions_per_chunk"], ACTION_WIDTH)
-    mask = real_dimensions(action, ACTION_WIDTH).expand(len(actions), -1)
-    packed_state, packed_anchors = (pack(values, state, STATE_WIDTH) for values in (present, anchors))
+    present, anchors = vector("state", robot.state), vector("train_state_anchor", robot.state)
+    raw = vector("train_action_raw", robot.action).reshape(len(anchors), -1, robot.action_dim)
+    actions = units.action_to_model(raw, anchors).flatten(0, 1)
+    outputs = units.action_to_robot(theirs[f"{name}.policy_action_normalised"].double(), present[-1])
+    widths = [len(part.dims) for part in robot.action]
+    mask = units.action_dims.expand(len(actions), -1)
+    packed_state, packed_anchors = (units.state_to_model(values) for values in (present, anchors))
     return [
         relative(f"{name}.state_normalised", packed_state, theirs[f"{name}.state_normalised"], NUMBER),
         relative(f"{name}.train_state_normalised", packed_anchors, theirs[f"{name}.train_state_normalised"], NUMBER),
         relative(f"{name}.train_action_normalised", actions, theirs[f"{name}.train_action_normalised"], NUMBER),
         exact(f"{name}.train_action_mask", mask, theirs[f"{name}.train_action_mask"].bool()),
         *(
-            relative(f"{name}.policy_action.{key}", value, theirs[f"{name}.policy_action.{key}"], NUMBER)
-            for key, value in outputs.items()
+            relative(f"{name}.policy_action.{part.name}", value, theirs[f"{name}.policy_action.{part.name}"], NUMBER)
+            for part, value in zip(robot.action, torch.split(outputs, widths, dim=-1), strict=True)
         ),
     ]
 
 
-def _prompt(robot: ReleasedRobot, expected: Mapping[str, str], name: str) -> Check:
-    return exact(name, robot.prompt(expected["instruction"]), expected["tokenizer_input"])
+def _prompt(robot: Embodiment, expected: Mapping[str, str], name: str) -> Check:
+    return exact(name, released_prompt(robot, expected["instruction"]), expected["tokenizer_input"])
 
 
 def _image_inputs(theirs: Mapping[str, Tensor]) -> list[Check]:

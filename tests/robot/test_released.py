@@ -1,10 +1,11 @@
-"""Prompts and layouts of the robots that DreamZero was released for."""
+"""Prompts of the robots that DreamZero was released for."""
 
 from __future__ import annotations
 
 import pytest
 
-from wam.robot.dreamzero import ROBOTS, clean_text, released_robot, spoken
+from wam.robot.embodiment import EmbodimentError, load_embodiment
+from wam.robot.released import PROMPTED_LIKE, TAGS, clean_text, released_embodiment, released_prompt, spoken
 
 
 @pytest.mark.parametrize(
@@ -27,19 +28,20 @@ def test_text_is_cleaned_as_the_released_tokenizer_does() -> None:
 
 
 def test_the_instruction_stands_at_both_ends_of_the_prompt() -> None:
-    prompt = released_robot("oxe_droid").prompt("Open the DOOR")
+    prompt = released_prompt(released_embodiment("oxe_droid"), "Open the DOOR")
     assert prompt.startswith("A multi-view video shows that a robot open the door The video is split into three views:")
     assert prompt.endswith("(dropped view). The robot open the door")
-    assert released_robot("gr1_unified").prompt("Wave") == "A single view video shows that a human wave"
+    human = load_embodiment(PROMPTED_LIKE["gr1_unified"])
+    assert released_prompt(human, "Wave") == "A single view video shows that a human wave"
 
 
-def test_layouts_name_every_view_once() -> None:
-    for robot in ROBOTS.values():
-        shown = {cell for row in robot.layout for cell in row if cell is not None}
-        assert shown == set(range(max(1, len(robot.views))))
-        assert set(robot.relative) <= set(robot.action)
+def test_released_robots_share_widths_and_chunks() -> None:
+    for tag in TAGS:
+        robot = released_embodiment(tag)
+        assert (robot.state_width, robot.action_width) == (64, 32)
+        assert (robot.frames_per_chunk, robot.actions_per_chunk) == (2, 24)
 
 
 def test_unknown_robot_is_named() -> None:
-    with pytest.raises(ValueError, match="robot 'toaster' is not among"):
-        released_robot("toaster")
+    with pytest.raises(EmbodimentError, match="robot 'toaster' is not among"):
+        released_embodiment("toaster")
