@@ -55,8 +55,8 @@ def test_no_data_set(tmp_path: Path) -> None:
 
 
 def test_older_version(root: Path) -> None:
-    edit_info(root, codebase_version="v2.1")
-    with pytest.raises(UnsupportedVersionError, match=r"'v2.1'.*convert"):
+    edit_info(root, codebase_version="v1.6")
+    with pytest.raises(UnsupportedVersionError, match=r"'v1.6'.*convert"):
         LeRobotDataset(root)
 
 
@@ -181,11 +181,34 @@ def test_wrong_totals(root: Path) -> None:
         LeRobotDataset(root)
 
 
-def test_pictures_in_parquet_are_refused(root: Path) -> None:
+def test_pictures_that_are_not_in_the_parquet_files(root: Path) -> None:
     features = json.loads((root / "meta/info.json").read_text())["features"]
     features["observation.images.top"]["dtype"] = "image"
     edit_info(root, features=features)
-    with pytest.raises(DatasetError, match="use_videos=True"):
+    with pytest.raises(MissingColumnError, match=r"file-000.parquet: no column 'observation.images.top'"):
+        LeRobotDataset(root)
+    with pytest.raises(MissingColumnError, match=r"file-001.parquet: no column 'observation.images.top'"):
+        LeRobotDataset(root, check=False).frames(3, "top", [0])
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("fps", None, "field 'fps' is missing"),
+        ("fps", "fast", "field 'fps' is 'fast', expected float"),
+        ("total_frames", "many", "field 'total_frames' is 'many', expected int"),
+        ("data_path", None, "field 'data_path' is missing"),
+        ("features", {"action": {"dtype": "float32"}}, "feature 'action': field 'shape' is missing"),
+        (
+            "features",
+            {"observation.images.top": {"dtype": "video", "shape": [3]}},
+            "feature 'observation.images.top': field 'shape' is \\[3\\], expected height",
+        ),
+    ],
+)
+def test_a_broken_field_is_named(root: Path, name: str, value: object, message: str) -> None:
+    edit_info(root, **{name: value})
+    with pytest.raises(DatasetError, match=f"{root}/meta/info.json: {message}"):
         LeRobotDataset(root)
 
 

@@ -1,14 +1,20 @@
 """Our data sets in the real lerobot package, and its data sets in our reader. Needs an environment of its own."""
 
+import shutil
 import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from tests.data.synthetic import CAMERAS, episode_data, length_of, read_picture
-from tests.data.with_real_lerobot import ROWS
+from tests.data.synthetic import CAMERAS, EMBODIMENT, CellTokenizer, episode_data, length_of, read_picture
+from tests.data.with_real_lerobot import ACTIONS, CHUNKS, ROWS, STRIDE
+from tests.data.write_v2 import write_v2, write_v3_images
+from wam.data.latent_cache import encode_dataset
 from wam.data.lerobot_reader import LeRobotDataset
+from wam.data.windows import EpisodeSelection, WindowSource, WindowSpec
+from wam.encoders.video import frames_to_video
 
 REPOSITORY = Path(__file__).parents[2]
 ENVIRONMENT = REPOSITORY / ".venv-lerobot"
@@ -92,3 +98,60 @@ def test_we_read_what_lerobot_writes(python: Path, tmp_path: Path) -> None:
         colours = dataset.frames(episode, "front").mean(axis=(1, 2))
         np.testing.assert_allclose(colours[:, 0], 10 + 10 * rows, atol=4)
         np.testing.assert_allclose(colours[:, 1], 20 + 60 * episode, atol=4)
+
+
+@pytest.mark.parametrize("name", ["v3.0", "v3.0 pictures", "v2.1", "v2.1 pictures"])
+def test_training_windows_are_those_of_lerobot(
+    python: Path, dataset: LeRobotDataset, tmp_path: Path, name: str
+) -> None:
+    """Our windows of a data set against lerobot's of the same one; v2.1 it reads only after its own conversion."""
+    copies = {
+        "v3.0": lambda: dataset.root,
+        "v3.0 pictures": lambda: write_v3_images(tmp_path / "ours", dataset),
+        "v2.1": lambda: write_v2(tmp_path / "ours", dataset),
+        "v2.1 pictures": lambda: write_v2(tmp_path / "ours", dataset, images=True),
+    }
+    root = theirs_root = copies[name]()
+    if name.startswith("v2.1"):
+        theirs_root = Path(shutil.copytree(root, tmp_path / "theirs"))
+        run(python, "convert", theirs_root)
+    ours = LeRobotDataset(root)
+    cache = encode_dataset(ours, CellTokenizer(), EMBODIMENT, tmp_path / "cache")
+    source = WindowSource(ours, cache, WindowSpec(chunks=CHUNKS), EpisodeSelection("all"))
+    index = source.windows(np.arange(0, len(source), 6), np.random.default_rng(0))
+    batch = source.collate(index)
+    offsets = np.array([ours.episode(int(i)).dataset_from_index for i in index.episode])
+    np.save(tmp_path / "rows.npy", offsets + index.row)
+    run(python, "windows", theirs_root, tmp_path / "rows.npy", tmp_path / "items.npz")
+    theirs = dict(np.load(tmp_path / "items.npz"))
+
+    assert len(index.row) > 40
+    np.testing.assert_array_equal(batch.action.numpy(), theirs["action"])
+    np.testing.assert_array_equal(batch.state.numpy(), theirs["observation.state"])
+    np.testing.assert_array_equal(batch.action_valid.numpy().reshape(len(index.row), -1), ~theirs["action_is_pad"])
+    assert [source.sentences[int(i)] for i in batch.text_id] == theirs["task"].tolist()
+    # frames: the same by what they show, and by their pixels as far as two decoders agree
+    steps = STRIDE * np.arange(CHUNKS * ACTIONS // STRIDE + 1)
+    for camera in CAMERAS:
+        pixels = theirs[f"observation.images.{camera}"]
+        padded = theirs[f"observation.images.{camera}_is_pad"]
+        for number, (episode, row) in enumerate(zip(index.episode.tolist(), index.row.tolist(), strict=True)):
+            rows = np.minimum(row + steps, length_of(episode) - 1)
+            frames = ours.frames(episode, camera, rows)
+            shown = [(t, episode, CAMERAS.index(camera)) for t in rows.tolist()]
+            assert [read_picture(frame) for frame in pixels[number]] == shown
+            assert np.abs(pixels[number].astype(int) - frames).mean() < (0.01 if "pictures" in name else 1.5)
+            np.testing.assert_array_equal(padded[number], row + steps >= length_of(episode))
+    latents = CellTokenizer().eval()
+    with torch.inference_mode():
+        for number in range(0, len(index.row), 5):
+            canvas = np.concatenate([theirs[f"observation.images.{camera}"][number] for camera in CAMERAS], axis=2)
+            first, state = latents.encode_first(frames_to_video(canvas[None, :1]))
+            again = [first]
+            for chunk in range(CHUNKS):
+                latent, state = latents.encode_next(state, frames_to_video(canvas[None, 1 + 4 * chunk : 5 + 4 * chunk]))
+                again.append(latent)
+            valid = batch.chunk_valid[number]
+            torch.testing.assert_close(batch.anchor[number], again[0][0], atol=0.02, rtol=0)
+            found = torch.cat(again[1:], 2)[0][:, valid]
+            torch.testing.assert_close(batch.video[number][:, valid], found, atol=0.02, rtol=0)

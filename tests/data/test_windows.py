@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.data.synthetic import SPEC, episode_data, length_of, read_latent, write_dataset
+from tests.data.synthetic import EMBODIMENT, SPEC, episode_data, length_of, read_latent, write_dataset
 from wam.data.errors import DatasetError, StaleCacheError
 from wam.data.latent_cache import LatentCache
 from wam.data.lerobot_reader import LeRobotDataset
@@ -21,7 +21,10 @@ from wam.data.windows import (
     WindowSource,
     WindowSpec,
     _rows_led_astray,
+    in_model_units,
 )
+from wam.robot.embodiment import Moments, Part, Statistics
+from wam.robot.units import Units
 
 ALL = EpisodeSelection(split="all")
 M, N = 4, 8
@@ -122,7 +125,30 @@ def test_shapes_and_types(dataset: LeRobotDataset, cache: LatentCache) -> None:
         "text_id": ((6,), torch.int64),
         "episode": ((6,), torch.int64),
         "row": ((6,), torch.int64),
+        "embodiment": ((6,), torch.int64),
+        "action_dims": ((6, 4), torch.bool),
     }
+
+
+def test_model_units_are_relative_to_the_chunk_they_belong_to(dataset: LeRobotDataset, cache: LatentCache) -> None:
+    one = Moments((0.0,) * 4, (2.0,) * 4, (0.0,) * 4, (1.0,) * 4)
+    part = Part("arm", ("a", "b", "c", "d"))
+    robot = replace(
+        EMBODIMENT,
+        state=(part,),
+        action=(replace(part, relative=True),),
+        action_width=6,
+        statistics=Statistics(one, one),
+    )
+    raw = one_window(source(dataset, cache), episode=3, row=1, chunks=3)
+    batch = in_model_units(raw, Units(robot), slot=2)
+    for chunk in range(3):
+        rows = slice(N * chunk, N * (chunk + 1))
+        wanted = (raw.action[0, rows] - raw.state[0, chunk]) / 2
+        assert torch.allclose(batch.action[0, rows, :4], wanted)
+    assert not batch.action[..., 4:].any()
+    assert torch.allclose(batch.state, raw.state / 2)
+    assert batch.embodiment.tolist() == [2] and batch.action_dims.tolist() == [[True] * 4 + [False] * 2]
 
 
 def test_every_anchor_is_drawn_once_per_epoch(dataset: LeRobotDataset, cache: LatentCache) -> None:

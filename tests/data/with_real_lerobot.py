@@ -2,6 +2,8 @@
 
 python with_real_lerobot.py read ROOT OUT.npz
 python with_real_lerobot.py write ROOT
+python with_real_lerobot.py convert ROOT            from v2.1 to v3.0, in place
+python with_real_lerobot.py windows ROOT ROWS.npy OUT.npz
 """
 
 import sys
@@ -14,6 +16,16 @@ import torch
 FPS = 40
 ROWS = 10
 ASKED = {"action": [t / FPS for t in range(8)], "observation.images.top": [0.0, 2 / FPS, 8 / FPS]}
+
+
+CHUNKS, ACTIONS, STRIDE = 3, 8, 2
+WINDOW = {
+    "observation.state": [ACTIONS * i / FPS for i in range(CHUNKS)],
+    "action": [t / FPS for t in range(CHUNKS * ACTIONS)],
+    "observation.images.top": [t / FPS for t in range(0, CHUNKS * ACTIONS + 1, STRIDE)],
+    "observation.images.side": [t / FPS for t in range(0, CHUNKS * ACTIONS + 1, STRIDE)],
+}
+"""One of our training windows in the words of lerobot: state of every chunk, all actions, every frame."""
 
 
 def lerobot_dataset() -> ModuleType:
@@ -73,6 +85,26 @@ def write(root: Path) -> None:
     dataset.finalize()
 
 
+def convert(root: Path) -> None:
+    """With the program that lerobot tells people to use; it looks for `root/repo_id`."""
+    lerobot_dataset()
+    from lerobot.datasets.v30.convert_dataset_v21_to_v30 import convert_dataset
+
+    convert_dataset(root.name, root=root.parent, push_to_hub=False)
+
+
+def windows(root: Path, rows: Path, out: Path) -> None:
+    """The windows that begin at these rows of the data set; frames as uint8 (n, T, H, W, 3)."""
+    dataset = lerobot_dataset().LeRobotDataset(
+        "local/test", root=root, delta_timestamps=WINDOW, video_backend="torchcodec"
+    )
+    items = [dataset[i] for i in np.load(rows).tolist()]
+    arrays = {key: np.stack([item[key].numpy() for item in items]) for key in items[0] if key != "task"}
+    for camera in ("observation.images.top", "observation.images.side"):
+        arrays[camera] = (np.moveaxis(arrays[camera], 2, -1) * 255).round().astype(np.uint8)
+    np.savez(out, **arrays, task=[item["task"] for item in items])
+
+
 if __name__ == "__main__":
     verb, *paths = sys.argv[1:]
-    {"read": read, "write": write}[verb](*map(Path, paths))
+    {"read": read, "write": write, "convert": convert, "windows": windows}[verb](*map(Path, paths))

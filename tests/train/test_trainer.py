@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 from tests.data.synthetic import write_dataset
 
 from wam.encoders.nano_tokenizer import NanoTokenizer, NanoTokenizerConfig
+from wam.robot.embodiment import Part, load_embodiment
 from wam.train import checkpoint
 from wam.train.build import build
 from wam.train.config import NetworkSize, OptimizerConfig, TrainConfig, WindowConfig
@@ -120,10 +122,55 @@ def test_video_only_episodes_train_the_video_and_the_control_leaves_them_out(mat
     half = WindowConfig(validation_share=0.3, labelled_share=0.5)
     joint = build(config(material, tmp_path / "joint", windows=half))
     control = build(config(material, tmp_path / "bc", windows=replace(half, drop_unlabelled=True), dream=False))
-    assert 0 < len(control.training.episodes) < len(joint.training.episodes)
-    assert list(control.training.episodes) == list(joint.training.labelled_episodes)
+    everything, labelled = (trainer.batches.members[0].source for trainer in (joint, control))
+    assert 0 < len(labelled.episodes) < len(everything.episodes)
+    assert list(labelled.episodes) == list(everything.labelled_episodes)
     assert joint.train_step().video > 0
     assert control.train_step().video == 0
+
+
+def test_two_robots_and_video_without_actions_train_together(material: Path, tmp_path: Path) -> None:
+    """Two embodiments of different widths and a video-only set in one run: a codec and a validation each."""
+    narrow = load_embodiment("metaworld-sawyer")
+    wide = replace(narrow, name="wide", action=(Part("action", ("a", "b", "c", "d")),), action_width=6)
+    people = replace(narrow, name="people", state=(), action=(), prompt_template="people {instruction}")
+    for robot in (wide, people):
+        robot.to_yaml(tmp_path / f"{robot.name}.yaml")
+    entries = [
+        {"data": str(material / "data"), "embodiment": "metaworld-sawyer", "weight": 2.0},
+        {"data": str(material / "data"), "embodiment": str(tmp_path / "wide.yaml")},
+        {
+            "data": str(material / "data"),
+            "embodiment": str(tmp_path / "people.yaml"),
+            "filter": {"without": [0]},
+        },
+    ]
+    (tmp_path / "mixture.yaml").write_text(yaml.safe_dump(entries))
+    run = config(material, tmp_path / "out", data=tmp_path / "mixture.yaml")
+    trainer = build(replace(run, windows=WindowConfig(validation_share=0.3)))
+    before = {name: tensor.clone() for name, tensor in trainer.bare.state_dict().items()}
+    trainer.run()
+    model = WorldActionModel.from_pretrained(tmp_path / "out" / MODEL)
+    assert [robot.name for robot in model.config.embodiments] == ["metaworld-sawyer", "wide"]
+    assert [robot.action_width for robot in model.config.embodiments] == [6, 6]
+    codec = model.transformer.action_encoder.layer1.weight - before["transformer.action_encoder.layer1.weight"]
+    assert codec[0].any() and codec[1].any()
+    lines = [json.loads(line) for line in (tmp_path / "out" / LOG).read_text().splitlines()]
+    scores = next(line["validation"] for line in lines if "validation" in line)
+    assert list(scores) == ["data", "data-1", "data-2"]
+    assert scores["data-1"]["action_error_1"] > 0 and scores["data-2"]["action"] == 0 < scores["data-2"]["video"]
+
+
+def test_a_mixture_with_an_unknown_field_is_named(material: Path, tmp_path: Path) -> None:
+    mixture = tmp_path / "mixture.yaml"
+    for fields, named in (
+        ({"data": "x", "embodiment": "y", "wieght": 2}, "entry 0: unknown field 'wieght'"),
+        ({"data": "x"}, "entry 0: field 'embodiment' is missing"),
+        ({"data": "x", "embodiment": "y", "filter": {"sucess": "a"}}, "entry 0: filter: .*'sucess'"),
+    ):
+        mixture.write_text(yaml.safe_dump([fields]))
+        with pytest.raises(ValueError, match=named):
+            build(config(material, tmp_path / "out", data=mixture))
 
 
 def test_learning_rate_warms_up_stays_and_falls_to_zero() -> None:

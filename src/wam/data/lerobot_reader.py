@@ -1,35 +1,55 @@
-"""Reading a LeRobot data set: rows as arrays, frames by exact number."""
+"""Reading a LeRobot data set of any version: rows as arrays, frames by exact number."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from wam.data import schema
+from wam.data.dataset_meta import DatasetMeta
 from wam.data.errors import MissingColumnError, MissingFileError, NonFiniteError, RowCountError, TruncatedVideoError
-from wam.data.lerobot_meta import DatasetMeta, read_meta
-from wam.data.schema import ACTION, STATE, EpisodeRow
+from wam.data.hub import resolve_dataset
+from wam.data.lerobot_meta import read_meta
+from wam.data.pictures import PictureColumns
+from wam.data.recent import Recent
+from wam.data.schema import EpisodeRow
 from wam.data.tables import column_values
-from wam.data.video import count_frames, read_frames
+from wam.data.video import count_frames
+from wam.data.video_pool import VideoPool
+
+T = TypeVar("T")
+
+FILES_IN_MEMORY = 4
+"""Data files whose numbers stay in memory, as episodes are mostly read in order."""
 
 
 class LeRobotDataset:
-    """A data set on disk, read only. Opening checks that all files are there and as long as the metadata says.
+    """A data set of format v2.0, v2.1 or v3.0, read only; several threads and processes may use one object.
+
+    Opening checks that all files are there and as long as the metadata says.
 
     Args:
-        root: folder that holds `meta/info.json`.
+        source: folder that holds `meta/info.json`, or a Hub id.
+        revision: which version of a Hub id; see `wam.data.hub`.
         check: look into every file (their headers only: about 2 ms per file).
+        decoders: videos open at the same time.
 
     Raises:
         DatasetError: one of the named errors in `wam.data.errors`.
     """
 
-    def __init__(self, root: Path, *, check: bool = True) -> None:
-        self.root = Path(root)
+    def __init__(
+        self, source: Path | str, *, revision: str | None = None, check: bool = True, decoders: int = 16
+    ) -> None:
+        self.root = resolve_dataset(source, revision)
         self.meta: DatasetMeta = read_meta(self.root)
-        self._file_in_memory: tuple[Path, dict[str, np.ndarray]] | None = None
+        self._tables: Recent[tuple[Path, frozenset[str]], Mapping[str, np.ndarray]] = Recent(FILES_IN_MEMORY)
+        self._videos = VideoPool(decoders)
+        self._pictures = PictureColumns(self.root)
         if check:
             self._check_tables()
             self._check_videos()
@@ -59,20 +79,19 @@ class LeRobotDataset:
 
         Raises:
             MissingColumnError: a column is not there.
-            NonFiniteError: a state or action is NaN or infinite.
+            NonFiniteError: a state or action is NaN or infinite, or a cell is empty.
         """
         episode = self.episode(index)
-        table = self._rows_of_file(self.meta.data_file(episode))
-        for name in names or ():
-            if name not in table:
-                raise MissingColumnError(f"{self.root}: no column {name!r}; it has {sorted(table)}")
-        rows = self._rows_of_episode(episode, table["episode_index"])
-        columns = {name: table[name][rows] for name in (names or table)}
-        for name in (STATE, ACTION):
-            if name in columns and not np.isfinite(columns[name]).all():
-                row = int(np.argwhere(~np.isfinite(columns[name]))[0, 0])
+        asked = tuple(self.meta.features) if names is None else tuple(names)
+        path = self.meta.data_file(episode)
+        table = self._numbers(path, asked)
+        rows = self._rows_of_episode(path, episode, table["episode_index"])
+        columns = {name: table[name][rows] for name in asked}
+        for name, column in columns.items():
+            if schema.is_vector(name) and not np.isfinite(column).all():
+                row = int(np.argwhere(~np.isfinite(column))[0, 0])
                 raise NonFiniteError(
-                    f"{self.meta.data_file(episode)}: column {name!r} holds NaN or infinity at row {row} of episode "
+                    f"{path}: column {name!r} holds NaN or infinity at row {row} of episode "
                     f"{index}; leave this episode out, or repair its values"
                 )
         return columns
@@ -86,23 +105,36 @@ class LeRobotDataset:
             MissingFileError, TruncatedVideoError: the video is not there or too short.
         """
         episode = self.episode(index)
-        path = self.meta.video_file(episode, camera)
+        camera = self.meta.require_camera(camera)
         wanted = np.arange(episode.length) if rows is None else np.asarray(rows, dtype=np.int64)
         if len(wanted) and (wanted.min() < 0 or wanted.max() >= episode.length):
-            asked = f"rows {wanted.min()} to {wanted.max()}"
-            raise IndexError(f"{path}: {asked} of episode {index} asked for, it has rows 0 to {episode.length - 1}")
-        first = round(episode.videos[camera].from_timestamp * self.meta.fps)
-        return read_frames(path, self.meta.fps, first + wanted)
+            asked = f"rows {wanted.min()} to {wanted.max()} of camera {camera!r}"
+            raise IndexError(
+                f"{self.root}: {asked} of episode {index} asked for, it has rows 0 to {episode.length - 1}"
+            )
+        if camera in self.meta.image_keys:
+            path = self.meta.data_file(episode)
+            first = self._rows_of_episode(path, episode, self._numbers(path, ())["episode_index"]).start
+            key = self.meta.image_keys[camera]
+            return self._pictures.frames(path, key, first + wanted, self.meta.cameras[camera])
+        begin = episode.videos[camera].from_timestamp * self.meta.fps
+        return self._videos.frames(self.meta.video_file(episode, camera), self.meta.fps, begin + wanted)
 
     # -- files -----------------------------------------------------------------------------------------------------
 
-    def _rows_of_file(self, path: Path) -> Mapping[str, np.ndarray]:
-        """All columns of numbers of one file; the last file stays in memory, as episodes are mostly read in order."""
-        if self._file_in_memory is None or self._file_in_memory[0] != path:
-            names = list(self.meta.features)
-            table = pq.read_table(path, columns=names)
-            self._file_in_memory = (path, {name: self._column(path, name, table[name]) for name in names})
-        return self._file_in_memory[1]
+    def _numbers(self, path: Path, names: Sequence[str]) -> Mapping[str, np.ndarray]:
+        """Columns of numbers of one file, `episode_index` always among them."""
+        wanted = frozenset((*names, "episode_index"))
+        for name in sorted(wanted - set(self.meta.features)):
+            raise MissingColumnError(
+                f"{self.root}/{schema.INFO_PATH}: no column {name!r}; it has {sorted(self.meta.features)}"
+            )
+        return self._tables.get((path, wanted), lambda: self._read_numbers(path, sorted(wanted)))
+
+    def _read_numbers(self, path: Path, names: Sequence[str]) -> Mapping[str, np.ndarray]:
+        table = _readable(path, lambda file: pq.read_table(file, columns=list(names)))
+        _require_columns(path, names, table.column_names)
+        return {name: self._column(path, name, table[name]) for name in names}
 
     def _column(self, path: Path, name: str, column: pa.ChunkedArray) -> np.ndarray:
         try:
@@ -110,12 +142,12 @@ class LeRobotDataset:
         except ValueError as error:
             raise NonFiniteError(f"{path}: column {name!r}: {error}; repair the file or record again") from error
 
-    def _rows_of_episode(self, episode: EpisodeRow, episode_index: np.ndarray) -> slice:
+    def _rows_of_episode(self, path: Path, episode: EpisodeRow, episode_index: np.ndarray) -> slice:
         """Where an episode lies in its file."""
         rows = np.flatnonzero(episode_index == episode.index)
         if len(rows) != episode.length or len(rows) == 0 or rows[-1] - rows[0] + 1 != len(rows):
             raise RowCountError(
-                f"{self.meta.data_file(episode)}: {len(rows)} rows of episode {episode.index}, the table of episodes "
+                f"{path}: {len(rows)} rows of episode {episode.index}, the table of episodes "
                 f"says {episode.length}; fetch the data set again"
             )
         return slice(int(rows[0]), int(rows[-1]) + 1)
@@ -127,19 +159,10 @@ class LeRobotDataset:
         expected: Counter[Path] = Counter()
         for episode in self.meta.episodes:
             expected[self.meta.data_file(episode)] += episode.length
+        declared = (*self.meta.features, *self.meta.image_keys.values())
         for path, rows in expected.items():
-            if not path.is_file():
-                raise MissingFileError(f"{path}: no such file, but the table of episodes refers to it; fetch it again")
-            try:
-                parquet = pq.read_metadata(path)
-            except pa.ArrowInvalid as error:
-                raise RowCountError(f"{path}: not a complete parquet file ({error}); fetch it again") from error
-            names = parquet.schema.to_arrow_schema().names
-            missing = sorted(set(self.meta.features) - set(names))
-            if missing:
-                raise MissingColumnError(
-                    f"{path}: no column {missing[0]!r}, which info.json declares; columns are {sorted(names)}"
-                )
+            parquet = _readable(path, pq.read_metadata)
+            _require_columns(path, declared, parquet.schema.to_arrow_schema().names)
             if parquet.num_rows != rows:
                 raise RowCountError(
                     f"{path}: {parquet.num_rows} rows, the table of episodes says {rows}; fetch the data set again"
@@ -159,3 +182,21 @@ class LeRobotDataset:
                 raise TruncatedVideoError(
                     f"{path}: {found} frames, the table of episodes needs {frames}; copy it again, or record it again"
                 )
+
+
+def _readable(path: Path, read: Callable[[Path], T]) -> T:
+    """What `read` returns; a file that is missing or cut off has its own error."""
+    if not path.is_file():
+        raise MissingFileError(f"{path}: no such file, but the table of episodes refers to it; fetch it again")
+    try:
+        return read(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise RowCountError(f"{path}: not a complete parquet file ({error}); fetch it again") from error
+
+
+def _require_columns(path: Path, declared: Iterable[str], found: Sequence[str]) -> None:
+    missing = sorted(set(declared) - set(found))
+    if missing:
+        raise MissingColumnError(
+            f"{path}: no column {missing[0]!r}, which info.json declares; columns are {sorted(found)}"
+        )

@@ -1,8 +1,8 @@
-"""What a LeRobot v3.0 data set consists of: names, paths and the shapes of its parts.
+"""What a LeRobot data set consists of: names, paths and the shapes of its parts. The paths are those of v3.0.
 
-Many episodes share a file. Files come in *groups* with one number each: a table of rows, one video per camera and a
-table of episodes. The position of an episode inside those files is in its episode row, never in the row time stamps
-(these restart at 0 in every episode).
+There, many episodes share a file. Files come in *groups* with one number each: a table of rows, one video per camera
+and a table of episodes. The position of an episode inside those files is in its episode row, never in the row time
+stamps (these restart at 0 in every episode).
 
 Format: https://huggingface.co/docs/lerobot/lerobot-dataset-v3 and `lerobot.datasets` 0.4.4 (behaviour, not code).
 """
@@ -157,6 +157,16 @@ class EpisodeRow:
 def is_extra(column: str) -> bool:
     """Whether a column of the table of episodes is an additional one."""
     return column not in EPISODE_COLUMNS and "/" not in column
+
+
+def extras(row: Mapping[str, Any]) -> dict[str, Extra]:
+    """The additional columns of one line of the table of episodes, as far as they are plain values."""
+    return {key: value for key, value in row.items() if is_extra(key) and isinstance(value, str | int | float)}
+
+
+def is_vector(column: str) -> bool:
+    """Whether a column holds states or actions by its name: `action`, `actions`, `observation.state.arm`, `state`."""
+    return column.removeprefix("observation.").startswith(("state", "action"))
 
 
 def image_key(camera: str) -> str:

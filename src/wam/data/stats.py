@@ -6,15 +6,19 @@ stored as (3, 1, 1).
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from wam.data.errors import MissingFileError, NonFiniteError
 from wam.data.files import write_json
+from wam.data.schema import ACTION, STATE
+from wam.robot.embodiment import Embodiment, Moments, Statistics
+from wam.robot.units import as_learned, opened_state
 
 QUANTILES: Mapping[str, float] = {"q01": 0.01, "q10": 0.10, "q50": 0.50, "q90": 0.90, "q99": 0.99}
 MAX_IMAGES = 32
@@ -131,6 +135,34 @@ class NormalizationStats:
         if not path.is_file():
             raise MissingFileError(f"{path}: no such file; expected normalisation statistics in JSON")
         return cls.from_json(json.loads(path.read_text(encoding="utf-8")))
+
+
+def robot_statistics(embodiment: Embodiment, episodes: Iterable[tuple[np.ndarray, np.ndarray]]) -> Statistics:
+    """What scales a robot's states and actions, from pairs of states (T, S) and actions (T, A), one per episode.
+
+    Where an action is relative, its statistics are those of the differences to the state at the start of the chunk,
+    pooled over every chunk that fits into an episode and over all places in it, as the released code pools them.
+    Raises NonFiniteError if a value is NaN or infinite, ValueError without episodes.
+    """
+    pairs = [(np.asarray(state), np.asarray(action)) for state, action in episodes]
+    if not pairs:
+        raise ValueError(f"embodiment {embodiment.name!r}: no episode with actions to take statistics from")
+    relative = any(part.relative for part in embodiment.action)
+    learned = [_as_learned(embodiment, state, action, relative) for state, action in pairs]
+    states, actions = (np.concatenate(parts) for parts in zip(*learned, strict=True))
+    state, action = VectorStats.of(states, STATE), VectorStats.of(actions, ACTION)
+    return Statistics(*(Moments(part.mean, part.std, part.q01, part.q99) for part in (state, action)))
+
+
+def _as_learned(
+    embodiment: Embodiment, state: np.ndarray, action: np.ndarray, relative: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """States (T, S) and actions (n, A) of one episode, not yet scaled."""
+    count = embodiment.actions_per_chunk if relative and len(action) >= embodiment.actions_per_chunk else 1
+    starts = np.arange(len(action) - count + 1)
+    chunks = torch.from_numpy(action[starts[:, None] + np.arange(count)])
+    learned = as_learned(embodiment, chunks, torch.from_numpy(state[starts]))
+    return opened_state(embodiment, torch.from_numpy(state)).numpy(), learned.flatten(0, 1).numpy()
 
 
 def normalization_stats(states: Sequence[np.ndarray], actions: Sequence[np.ndarray]) -> NormalizationStats:

@@ -1,15 +1,23 @@
-"""Writing and reading h264 video, frame by frame, with PyAV.
+"""Writing and reading video, frame by frame, with PyAV.
 
-Frames carry exact presentation times i / fps and no reordering (no B-frames), so frame i of a file is found by its
-time alone. Key frames are frequent: a seek decodes at most `KEYFRAME_INTERVAL - 1` frames that nobody asked for.
+Our own videos carry exact presentation times i / fps, no reordering (no B-frames) and frequent key frames: a seek
+decodes at most `KEYFRAME_INTERVAL - 1` frames that nobody asked for.
+
+Videos of other programs are found by presentation time as well, whatever their codec, order of decoding, distance of
+key frames, time base or start: frame i is the one shown i / fps seconds after the first one. A seek that lands behind
+the frame is repeated from further back, and a frame that is not there is an error, never its neighbour.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 import av
 import numpy as np
-from av.container import InputContainer
+from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
@@ -20,6 +28,15 @@ PIXEL_FORMAT = "yuv420p"
 KEYFRAME_INTERVAL = 4
 OPTIONS = {"crf": "12", "g": str(KEYFRAME_INTERVAL), "bf": "0", "preset": "veryfast"}
 """Visually lossless: the pictures are training data, and small."""
+
+TOLERANCE = 0.25
+"""Frames by which a presentation time may differ from i / fps: container rounding, not another frame."""
+FORWARD = 16
+"""Frames that are decoded rather than skipped by a seek."""
+REORDERED = 17
+"""Packets among which the first frame to be shown is found: no codec here holds back more than 16 frames."""
+SEEK_BACK = (0, 16, 64, 256, 1024)
+"""Frames before the wanted one at which to look for a key frame; then the start of the file."""
 
 
 class VideoWriter:
@@ -52,73 +69,143 @@ class VideoWriter:
         self._container.close()
 
 
-def read_frames(path: Path, fps: float, indices: Sequence[int] | np.ndarray) -> np.ndarray:
-    """Decode exactly the frames `indices` (any order, repeats allowed) of one file: uint8 (n, H, W, 3) RGB.
+class VideoFile:
+    """An opened video, decoded by frame number; for one thread at a time.
+
+    Reading on where the last call ended needs no seek.
+
+    Args:
+        path: file.
+        fps: frames per second that the data set declares.
 
     Raises:
         MissingFileError: no such file.
-        TruncatedVideoError: the file cannot be opened, or has no frame with one of these numbers.
+        TruncatedVideoError: it cannot be opened, or holds no video.
     """
-    if not path.is_file():
-        raise MissingFileError(f"{path}: no such video; fetch the data set again, or record it again")
-    wanted = np.asarray(indices, dtype=np.int64)
-    if wanted.size == 0:
-        raise ValueError(f"read_frames({path.name}): no frame asked for")
-    decoded: dict[int, np.ndarray] = {}
+
+    def __init__(self, path: Path, fps: float) -> None:
+        if not path.is_file():
+            raise MissingFileError(f"{path}: no such video; fetch the data set again, or record it again")
+        self.path = path
+        self._convert = VideoReformatter()  # kept: setting up a colour conversion costs more than a small frame
+        self._decoded: Iterator[VideoFrame] = iter(())
+        self._frame: VideoFrame | None = None
+        with _naming(path):
+            self._container = av.open(str(path))
+            try:
+                self._stream = self._container.streams.video[0]
+                self._stream.thread_count = 1
+                if self._stream.time_base is None:
+                    raise IndexError("the video stream has no time base")
+                self._frames_per_tick = fps * float(self._stream.time_base)
+                self._start = self._first_time()
+            except BaseException:
+                self._container.close()
+                raise
+
+    def frames(self, numbers: Sequence[float] | np.ndarray) -> np.ndarray:
+        """Exactly these frames (any order, repeats allowed): uint8 (n, H, W, 3) RGB.
+
+        Args:
+            numbers: frame numbers; fractions are allowed, as an episode may begin between two frame times, and the
+                nearest frame must lie within `TOLERANCE`.
+
+        Raises:
+            TruncatedVideoError: a frame is not there or damaged, or the file is.
+        """
+        wanted, order = np.unique(np.asarray(numbers, dtype=np.float64), return_inverse=True)
+        if wanted.size == 0:
+            raise ValueError(f"VideoFile.frames({self.path.name}): no frame asked for")
+        with _naming(self.path):
+            pictures = [self._picture(number) for number in wanted.tolist()]
+        return np.stack(pictures)[order]
+
+    def close(self) -> None:
+        """Give the decoder back."""
+        self._container.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def _picture(self, number: float) -> np.ndarray:
+        """Decode up to frame `number`."""
+        if not -TOLERANCE <= number - self._number() <= FORWARD:
+            self._seek(number)
+        previous = self._number()
+        while self._number() < number - TOLERANCE:
+            previous = self._number()
+            if not self._decode_next():
+                break
+        if self._frame is None or self._number() > number + TOLERANCE:
+            after = "it ends there" if self._frame is None else f"the next one is {self._number():.10g}"
+            raise TruncatedVideoError(
+                f"{self.path}: frame {number:.10g} is not there (the last one before is {previous:.10g}, {after}, in "
+                "frames of info.json's fps); the video is shorter than the episode table says, or skips frames, or has "
+                "another fps. Copy it again, or record it again"
+            )
+        if self._frame.is_corrupt:
+            raise TruncatedVideoError(f"{self.path}: frame {number:.10g} is damaged; copy the video again")
+        picture: np.ndarray = self._convert.reformat(self._frame, format="rgb24", threads=1).to_ndarray()
+        return picture
+
+    def _seek(self, number: float) -> None:
+        """Decode the first frame of a stretch that begins at or before frame `number`, or else at the start."""
+        for back in (*SEEK_BACK, number):
+            ticks = self._start + round(max(number - back, 0) / self._frames_per_tick)
+            self._container.seek(ticks, stream=self._stream, backward=True)
+            self._decoded = iter(self._container.decode(self._stream))
+            landed = self._decode_next() and self._frame is not None and not self._frame.is_corrupt
+            if (landed and self._number() <= number + TOLERANCE) or back >= number:
+                return
+
+    def _decode_next(self) -> bool:
+        """Whether there was another frame."""
+        self._frame = next((frame for frame in self._decoded if frame.pts is not None), None)
+        return self._frame is not None
+
+    def _number(self) -> float:
+        """Number of the decoded frame, -inf before the first one."""
+        if self._frame is None or self._frame.pts is None:
+            return -np.inf
+        return (self._frame.pts - self._start) * self._frames_per_tick
+
+    def _first_time(self) -> int:
+        """Presentation time of the first frame, in ticks: headers say less reliably than packets when it is."""
+        packets = islice(self._container.demux(self._stream), REORDERED)
+        times = [packet.pts for packet in packets if packet.pts is not None and not packet.is_discard]
+        if not times:
+            raise IndexError("no packet has a presentation time")
+        return min(times)
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Turn errors of the decoder into one that says which file and what to do."""
     try:
-        with av.open(str(path)) as container:
-            _decode(container, fps, set(wanted.tolist()), decoded)
-    except (av.error.FFmpegError, IndexError) as error:
+        yield
+    except (av.error.FFmpegError, IndexError, UnicodeDecodeError) as error:
         raise TruncatedVideoError(
             f"{path}: not a complete video ({error}); the write was cut off or the copy is damaged. "
             "Copy it again, or reopen the data set for writing to drop unfinished files"
         ) from error
-    missing = sorted(set(wanted.tolist()) - decoded.keys())
-    if missing:
-        raise TruncatedVideoError(
-            f"{path}: frame {missing[0]} is not there ({len(missing)} of {wanted.size} frames missing); "
-            "the video is shorter than the episode table says. Copy it again, or record it again"
-        )
-    return np.stack([decoded[index] for index in wanted.tolist()])
+
+
+def read_frames(path: Path, fps: float, indices: Sequence[float] | np.ndarray) -> np.ndarray:
+    """Open a video for one call of `VideoFile.frames`: uint8 (n, H, W, 3) RGB. Raises as `VideoFile`."""
+    with VideoFile(path, fps) as video:
+        return video.frames(indices)
 
 
 def count_frames(path: Path) -> int:
-    """Number of frames that the index of the file declares (nothing is decoded). Raises as `read_frames`."""
+    """Number of frames that the index of the file declares, or that its packets hold if it has none.
+
+    Nothing is decoded. Raises as `VideoFile`.
+    """
     if not path.is_file():
         raise MissingFileError(f"{path}: no such video; fetch the data set again, or record it again")
-    try:
-        with av.open(str(path)) as container:
-            return int(container.streams.video[0].frames)
-    except (av.error.FFmpegError, IndexError) as error:
-        raise TruncatedVideoError(f"{path}: not a complete video ({error}); copy it again") from error
-
-
-def _decode(container: InputContainer, fps: float, wanted: set[int], out: dict[int, np.ndarray]) -> None:
-    """Fill `out` with the wanted frames: one seek per stretch of nearby frames, then straight decoding."""
-    stream = container.streams.video[0]
-    stream.thread_count = 1
-    if stream.time_base is None:
-        raise IndexError("the video stream has no time base")
-    convert = VideoReformatter()
-    ticks_per_frame = 1.0 / (fps * float(stream.time_base))
-    for first, last in _stretches(sorted(wanted)):
-        container.seek(round(first * ticks_per_frame), stream=stream, backward=True)
-        for frame in container.decode(stream):
-            if frame.pts is None:
-                continue
-            index = round(frame.pts / ticks_per_frame)
-            if index in wanted and index not in out:
-                out[index] = convert.reformat(frame, format="rgb24").to_ndarray()
-            if index >= last:
-                break
-
-
-def _stretches(indices: list[int], gap: int = 4 * KEYFRAME_INTERVAL) -> list[tuple[int, int]]:
-    """Group sorted frame numbers: within a stretch, neighbours are less than `gap` apart."""
-    stretches: list[tuple[int, int]] = []
-    for index in indices:
-        if stretches and index - stretches[-1][1] < gap:
-            stretches[-1] = (stretches[-1][0], index)
-        else:
-            stretches.append((index, index))
-    return stretches
+    with _naming(path), av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        return int(stream.frames) or sum(packet.size > 0 for packet in container.demux(stream))

@@ -12,13 +12,16 @@ because the present it starts from is not visible.
 A chunk belongs to a window if its first row exists. Near the end of an episode the last frame and the last action are
 repeated, and `video_valid`, `action_valid` say which entries are real.
 
+A window lies in one *span* of its episode: rows that a filter keeps, under one instruction (`wam.data.filters`). Where
+a span ends before its episode does, only whole chunks belong to a window, so it shows nothing from behind the cut.
+
 Where a data set says what was executed instead of the label (`executed_action`), a row that was led far astray ends
 what its chunk can teach: the actions after it answer a push that nobody could foresee, and so does the video.
 """
 
 import hashlib
-from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Sequence, Set
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -26,11 +29,13 @@ import torch
 from torch import Tensor
 
 from wam.data.errors import DatasetError, StaleCacheError
+from wam.data.filters import DatasetFilter, chosen_episodes, kept_spans
 from wam.data.latent_cache import LatentCache
 from wam.data.lerobot_reader import LeRobotDataset
 from wam.data.schema import ACTION, EXECUTED, STATE
 from wam.data.stats import NormalizationStats, normalization_stats
 from wam.encoders.video import FRAMES_PER_LATENT
+from wam.robot.units import Units
 
 
 @dataclass(frozen=True)
@@ -74,9 +79,12 @@ class WindowSpec:
         """Rows that one latent frame stands for."""
         return FRAMES_PER_LATENT * self.video_stride
 
-    def available(self, length: np.ndarray, row: np.ndarray) -> np.ndarray:
-        """How many chunks follow an anchor at `row` in episodes of `length` rows (any shape, elementwise)."""
-        last = length - 1 - (self.actions_per_chunk if self.whole_chunks else 0)
+    def available(self, end: np.ndarray, row: np.ndarray, cut: np.ndarray | bool = False) -> np.ndarray:
+        """How many chunks follow an anchor at `row` in spans that end before row `end` (any shape, elementwise).
+
+        Where `cut`, the episode goes on behind the span: its frames must not be seen, and cannot be repeated.
+        """
+        last = end - 1 - np.where(np.logical_or(cut, self.whole_chunks), self.actions_per_chunk, 0)
         chunks: np.ndarray = np.maximum((last - row) // self.actions_per_chunk + 1, 0)
         return chunks
 
@@ -150,6 +158,8 @@ class WindowBatch:
         text_id: int64 (B,), which sentence of `WindowSource.sentences`.
         episode: int64 (B,).
         row: int64 (B,), row of the anchor.
+        embodiment: int64 (B,), slot of the robot; 0 until `in_model_units` sets it.
+        action_dims: bool (B, A), False for padding.
     """
 
     anchor: Tensor
@@ -165,10 +175,27 @@ class WindowBatch:
     text_id: Tensor
     episode: Tensor
     row: Tensor
+    embodiment: Tensor
+    action_dims: Tensor
 
     def to(self, device: torch.device | str) -> "WindowBatch":
         """The same batch on another device."""
         return WindowBatch(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
+
+
+def in_model_units(batch: WindowBatch, units: Units, slot: int = 0) -> WindowBatch:
+    """The same windows with states and actions as the model knows them, for the robot in this slot of the model."""
+    (count, chunks, _), labelled = batch.state.shape, batch.has_action[:, None, None]
+    by_chunk = batch.action.reshape(count, chunks, -1, batch.action.shape[-1])
+    action = units.action_to_model(by_chunk, batch.state).flatten(1, 2)
+    state = units.state_to_model(batch.state)
+    return replace(
+        batch,
+        action=torch.where(labelled, action, torch.zeros_like(action)),
+        state=torch.where(labelled, state, torch.zeros_like(state)),
+        embodiment=torch.full_like(batch.embodiment, slot),
+        action_dims=units.action_dims.expand(len(action), -1),
+    )
 
 
 class WindowSource:
@@ -179,6 +206,7 @@ class WindowSource:
         cache: latents of the same data set.
         spec: shape of the windows.
         selection: episodes.
+        keep: parts of the data set that may be drawn.
 
     Raises:
         StaleCacheError: the cache belongs to another data set or video stride.
@@ -191,26 +219,30 @@ class WindowSource:
         cache: LatentCache,
         spec: WindowSpec,
         selection: EpisodeSelection | None = None,
+        keep: DatasetFilter | None = None,
     ) -> None:
         _check_cache(dataset, cache, spec)
         self.spec = spec
         self.selection = selection or EpisodeSelection()
         self.cache = cache
         self.sentences = dataset.meta.tasks
-        columns = [dataset.columns(i, (STATE, ACTION, "task_index")) for i in range(dataset.num_episodes)]
-        self._state, self._action, self._task = (
-            np.concatenate([episode[name] for episode in columns]) for name in (STATE, ACTION, "task_index")
-        )
+        keep = keep or DatasetFilter()
+        chosen = chosen_episodes(dataset, keep)
+        self._state, self._action, self._task = _all_rows(dataset, (STATE, ACTION, "task_index"), chosen)
         self._astray = _rows_led_astray(dataset, self._action, spec.stray)
         self._length = np.array([episode.length for episode in dataset.meta.episodes])
+        self._spans = kept_spans(dataset, keep, self._task)
         self._offset = np.array([episode.dataset_from_index for episode in dataset.meta.episodes])
         self._labelled = np.array([self.selection.is_labelled(i) for i in range(dataset.num_episodes)])
-        self.episodes = np.array([i for i in range(dataset.num_episodes) if self.selection.is_drawn(i)], dtype=np.int64)
+        drawn = [i for i in np.unique(self._spans.episode).tolist() if self.selection.is_drawn(i)]
+        self.episodes = np.array(drawn, dtype=np.int64)
+        self._end = self._end_of_span()
         self._anchors = self._all_anchors()
         if len(self) == 0:
             raise DatasetError(
                 f"{dataset.root}: no window to draw: {len(self.episodes)} of {dataset.num_episodes} episodes selected "
-                f"by {self.selection}, windows need {spec.min_chunks} chunks of {spec.actions_per_chunk} rows"
+                f"by {self.selection} and {keep}, windows need {spec.min_chunks} chunks of {spec.actions_per_chunk} "
+                "rows"
             )
 
     def __len__(self) -> int:
@@ -223,10 +255,16 @@ class WindowSource:
         labelled: np.ndarray = self.episodes[self._labelled[self.episodes]]
         return labelled
 
+    def labelled_rows(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """States (T, S) and actions (T, A) of every drawn episode that keeps its actions."""
+        for episode in self.labelled_episodes:
+            rows = self._kept_rows(episode)
+            yield self._state[rows], self._action[rows]
+
     def normalization(self) -> NormalizationStats:
         """Statistics of the states of all drawn episodes and of the actions of the labelled ones."""
-        states = [self._state[self._rows_of(episode)] for episode in self.episodes]
-        actions = [self._action[self._rows_of(episode)] for episode in self.labelled_episodes]
+        states = [self._state[self._kept_rows(episode)] for episode in self.episodes]
+        actions = [self._action[self._kept_rows(episode)] for episode in self.labelled_episodes]
         if not actions:
             drawn = len(self.episodes)
             raise DatasetError(f"no labelled episode among {drawn} ({self.selection}); raise labelled_share")
@@ -235,7 +273,8 @@ class WindowSource:
     def windows(self, anchors: np.ndarray, rng: np.random.Generator) -> WindowIndex:
         """The longest windows at these anchors (numbers below `len(self)`), some with a gap drawn from `rng`."""
         episode, row = self._anchors[anchors].T
-        available = self.spec.available(self._length[episode], row)
+        end = self._end[self._offset[episode] + row]
+        available = self.spec.available(end, row, end < self._length[episode])
         widest = available - max(2, self.spec.min_chunks)  # one chunk of context, one to learn from
         with_gap = (rng.random(len(anchors)) < self.spec.gap_probability) & (widest >= 1)
         gap = np.where(with_gap, rng.integers(1, np.maximum(widest, 1) + 1), 0)
@@ -244,28 +283,32 @@ class WindowSource:
     def collate(self, index: WindowIndex) -> WindowBatch:
         """Gather windows into a batch; nothing is decoded or encoded."""
         spec = self.spec
-        last = self._length[index.episode] - 1
+        end = self._end[self._offset[index.episode] + index.row]
+        last = end - 1
         position = np.arange(spec.chunks)
         chunk_valid = position < index.chunks[:, None]
         chunk_index = index.gap[:, None] + position
         chunk_row = index.row[:, None] + chunk_index * spec.actions_per_chunk
         latent_row = chunk_row[:, :, None] + np.arange(spec.frames_per_chunk) * spec.rows_per_latent
         action_row = chunk_row[:, :, None] + np.arange(spec.actions_per_chunk)
-        # rows past the end of the episode hold its last row
-        video = self.cache.group[self._global(index, latent_row)]
-        action = self._action[self._global(index, action_row)]
+        # rows past the end of the span hold its last row, or the last latent frame that shows nothing behind a cut
+        shown = last - np.where(end < self._length[index.episode], spec.rows_per_latent, 0)
+        video = self.cache.group[self._global(index, latent_row, shown)]
+        action = self._action[self._global(index, action_row, last)]
         labelled = self._labelled[index.episode]
         video_valid = chunk_valid[:, :, None] & (latent_row + spec.rows_per_latent <= last[:, None, None])
         action_valid = chunk_valid[:, :, None] & (action_row <= last[:, None, None])
         if self._astray is not None:
-            astray = np.maximum.accumulate(self._astray[self._global(index, action_row)].reshape(action_row.shape), -1)
+            astray = np.maximum.accumulate(
+                self._astray[self._global(index, action_row, last)].reshape(action_row.shape), -1
+            )
             video_valid &= ~astray[:, :, spec.rows_per_latent - 1 :: spec.rows_per_latent]
             action_valid[:, :, 1:] &= ~astray[:, :, :-1]
         arrays = {
             "anchor": self.cache.anchor[self._offset[index.episode] + index.row][:, :, None].astype(np.float32),
             "video": np.ascontiguousarray(np.moveaxis(video, 2, 1), dtype=np.float32),
             "action": np.where(labelled[:, None, None], action, np.float32(0)),
-            "state": self._state[self._global(index, chunk_row)],
+            "state": self._state[self._global(index, chunk_row, last)],
             "chunk_index": chunk_index,
             "chunk_valid": chunk_valid,
             "video_valid": video_valid.reshape(len(last), -1),
@@ -275,24 +318,36 @@ class WindowSource:
             "text_id": self._task[self._offset[index.episode] + index.row],
             "episode": index.episode,
             "row": index.row,
+            "embodiment": np.zeros(len(last), dtype=np.int64),
+            "action_dims": np.ones((len(last), action.shape[-1]), dtype=bool),
         }
         return WindowBatch(**{name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()})
 
-    def _global(self, index: WindowIndex, rows: np.ndarray) -> np.ndarray:
-        """Rows within episodes, (B, ...) -> rows in the whole data set, held at the end of the episode, (B, n)."""
-        offset, last = self._offset[index.episode][:, None], self._length[index.episode][:, None] - 1
-        held: np.ndarray = offset + np.minimum(rows.reshape(len(rows), -1), last)
+    def _global(self, index: WindowIndex, rows: np.ndarray, last: np.ndarray) -> np.ndarray:
+        """Rows within episodes, (B, ...) -> rows in the whole data set, held at row `last` (B,), (B, n)."""
+        held: np.ndarray = self._offset[index.episode][:, None] + np.minimum(rows.reshape(len(rows), -1), last[:, None])
         return held
 
-    def _rows_of(self, episode: int) -> slice:
-        return slice(self._offset[episode], self._offset[episode] + self._length[episode])
+    def _kept_rows(self, episode: int) -> np.ndarray:
+        """Rows in the whole data set of the spans of an episode."""
+        rows = np.arange(self._offset[episode], self._offset[episode] + self._length[episode])
+        kept: np.ndarray = rows[self._end[rows] > 0]
+        return kept
+
+    def _end_of_span(self) -> np.ndarray:
+        """int64 (rows of the data set,): where the span of a row ends, within its episode; 0 for rows not kept."""
+        ends = np.zeros(int(self._length.sum()), dtype=np.int64)
+        for episode, start, end in zip(self._spans.episode, self._spans.start, self._spans.end, strict=True):
+            ends[self._offset[episode] + start : self._offset[episode] + end] = end
+        return ends
 
     def _all_anchors(self) -> np.ndarray:
         """(anchors, 2): episode and row of every window with at least `min_chunks` chunks."""
         parts = [np.empty((0, 2), dtype=np.int64)]
-        for episode in self.episodes:
-            rows = np.arange(self._length[episode])
-            rows = rows[self.spec.available(self._length[episode], rows) >= self.spec.min_chunks]
+        drawn = np.isin(self._spans.episode, self.episodes)
+        for episode, start, end in zip(*(array[drawn] for array in vars(self._spans).values()), strict=True):
+            rows = np.arange(start, end)
+            rows = rows[self.spec.available(end, rows, end < self._length[episode]) >= self.spec.min_chunks]
             parts.append(np.stack([np.full(len(rows), episode), rows], axis=1))
         return np.concatenate(parts)
 
@@ -363,6 +418,21 @@ class WindowSampler:
         """This rank's share of the epoch's permutation."""
         order = np.random.default_rng([self._seed, 0, self._epoch]).permutation(len(self.source))
         return order[self._rank :: self._world_size]
+
+
+def _all_rows(dataset: LeRobotDataset, names: Sequence[str], chosen: Set[int]) -> list[np.ndarray]:
+    """Columns of the whole data set, zero where an episode is not chosen: that one may be broken."""
+    columns = {i: dataset.columns(i, names) for i in sorted(chosen)}
+    blank = {name: column[:1] * 0 for name, column in next(iter(columns.values()), {}).items()}
+    return [
+        np.concatenate(
+            [
+                columns[episode.index][name] if episode.index in chosen else blank[name].repeat(episode.length, axis=0)
+                for episode in dataset.meta.episodes
+            ]
+        )
+        for name in names
+    ]
 
 
 def _rows_led_astray(dataset: LeRobotDataset, labels: np.ndarray, stray: float) -> np.ndarray | None:

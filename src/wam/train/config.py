@@ -64,11 +64,13 @@ class TrainConfig:
     """
 
     data: Path
-    """LeRobot data set (folder)."""
+    """LeRobot data set (folder), or a YAML file that mixes several; see `wam.train.sources`."""
     tokenizer: Path
     """Folder of the video tokenizer."""
     out: Path
     """Folder of the run: model/, checkpoints/, log.jsonl, loss.png."""
+    embodiment: str = "metaworld-sawyer"
+    """The data set's robot: a shipped name or a YAML file."""
     size: NetworkSize = field(default_factory=NetworkSize)
     noise: NoiseConfig = field(default_factory=NoiseConfig)
     windows: WindowConfig = field(default_factory=WindowConfig)

@@ -8,7 +8,7 @@ import logging
 import shlex
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,8 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from wam.data.files import write_json
-from wam.data.windows import WindowBatch, WindowSampler, WindowSource
+from wam.data.mixture import Member, Mixture
+from wam.data.windows import WindowBatch
 from wam.train import checkpoint
 from wam.train.config import TrainConfig
 from wam.train.schedule import AveragedWeights, learning_rate
@@ -46,19 +47,22 @@ class Trainer:
         self,
         config: TrainConfig,
         model: WorldActionModel,
-        training: WindowSource,
-        validation: WindowSource,
-        sentences: Tensor,
+        training: Sequence[Member],
+        validation: Sequence[Member],
+        prompts: Tensor,
         save_model: Callable[[WorldActionModel, Path], None],
     ) -> None:
-        """sentences: (n, Lt, text_dim) features by `text_id`.  save_model: writes the finished model folder."""
+        """training, validation: data sets, the same ones in the same order.
+
+        prompts: (n, Lt, text_dim) features by `text_id`.  save_model: writes the finished model folder.
+        """
         if config.minutes is None and config.steps is None:
             raise ValueError("minutes and steps are both unset: give at least one, or training never ends")
-        self.config, self.training, self.validation, self.sentences = config, training, validation, sentences
-        self.save_model = save_model
+        self.config, self.prompts, self.save_model = config, prompts, save_model
         self.accelerator = Accelerator(mixed_precision=config.precision, cpu=not torch.cuda.is_available())
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
-        self.sampler = WindowSampler(training, config.batch, config.seed, rank, world)
+        self.batches = Mixture(training, config.batch, config.seed, rank, world)
+        self.validation = Mixture(validation, len(validation))
         self.generator = torch.Generator().manual_seed(config.seed * 1000 + rank)
         optimizer = torch.optim.AdamW(
             _parameter_groups(model, config.optimizer.weight_decay), lr=1.0, betas=config.optimizer.betas
@@ -104,7 +108,7 @@ class Trainer:
 
     def train_step(self) -> Losses:
         """One optimiser step on one batch of windows."""
-        batch = self.training.collate(next(self.sampler)).to(self.accelerator.device)
+        batch = next(self.batches).to(self.accelerator.device)
         for group in self.optimizer.param_groups:
             group["lr"] = self._rate()
         with self.accelerator.autocast():
@@ -119,7 +123,7 @@ class Trainer:
 
     def _text(self, batch: WindowBatch) -> Tensor:
         """Prompt features (B, Lt, text_dim); some samples are left without their sentence."""
-        text = self.sentences[batch.text_id]
+        text = self.prompts[batch.text_id]
         keep = torch.rand(len(text), generator=self.generator) >= self.config.text_dropout
         return (text * keep[:, None, None]).to(self.accelerator.device)
 
@@ -134,7 +138,7 @@ class Trainer:
         shadow = WorldActionModel(self.bare.config).to(self.accelerator.device)
         shadow.load_state_dict(self.averaged.state_dict())
         with self.accelerator.autocast():
-            scores = validate(shadow.eval(), self.validation, self.sentences, seed=self.config.seed)
+            scores = validate(shadow.eval(), self.validation, self.prompts, seed=self.config.seed)
         self._log({"step": self.step, "seconds": self.seconds, "validation": scores})
         logger.info("step %d: %s", self.step, scores)
 
@@ -149,7 +153,7 @@ class Trainer:
             progress = {
                 "step": self.step,
                 "seconds": self.seconds,
-                "sampler": self.sampler.state_dict(),
+                "windows": self.batches.state_dict(),
                 "generator": self.generator.get_state().tolist(),
                 "config": self._described(),
             }
@@ -162,7 +166,7 @@ class Trainer:
             return
         progress = checkpoint.load(path, self.bare, self.averaged, self.optimizer)
         self.step, self.seconds = progress["step"], progress["seconds"]
-        self.sampler.load_state_dict(progress["sampler"])
+        self.batches.load_state_dict(progress["windows"])
         self.generator.set_state(torch.tensor(progress["generator"], dtype=torch.uint8))
 
     def _finish(self) -> None:

@@ -1,0 +1,198 @@
+"""What a data set is, whatever its format version, and what the readers of all versions share."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from wam.data import schema
+from wam.data.errors import DatasetError, MissingCameraError, MissingColumnError, RowCountError
+from wam.data.schema import Camera, EpisodeRow, Feature
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class DatasetMeta:
+    """What a data set is, without its content.
+
+    Args:
+        root: folder.
+        version: format version, e.g. `v3.0`.
+        fps: rows per second.
+        robot_type: free name.
+        features: columns of numbers, the bookkeeping columns included.
+        cameras: camera name -> picture size.
+        video_keys: camera name -> name of its feature and video folder, for cameras stored as videos.
+        image_keys: camera name -> name of its column, for cameras stored as pictures inside the parquet files.
+        tasks: the sentences; `task_index` counts into this tuple.
+        episodes: one row per episode.
+        total_rows: rows of all episodes.
+        data_path: template of the parquet files.
+        video_path: template of the videos.
+        fingerprint: hash of the metadata files; these hold statistics of every episode, so other content gives
+            another fingerprint.
+        discarded: episodes that `info.json` itself marks as not to be used (`discarded_episode_indices`).
+    """
+
+    root: Path
+    version: str
+    fps: float
+    robot_type: str
+    features: Mapping[str, Feature]
+    cameras: Mapping[str, Camera]
+    video_keys: Mapping[str, str]
+    image_keys: Mapping[str, str]
+    tasks: tuple[str, ...]
+    episodes: tuple[EpisodeRow, ...]
+    total_rows: int
+    data_path: str
+    video_path: str
+    fingerprint: str
+    discarded: tuple[int, ...] = ()
+
+    def data_file(self, episode: EpisodeRow) -> Path:
+        """The parquet file that holds the rows of an episode."""
+        return self.root / self.data_path.format(
+            chunk_index=episode.data_chunk_index,
+            file_index=episode.data_file_index,
+            episode_chunk=episode.data_chunk_index,
+            episode_index=episode.index,
+        )
+
+    def video_file(self, episode: EpisodeRow, camera: str) -> Path:
+        """The video that holds the frames of an episode. Raises MissingCameraError."""
+        camera = self.require_camera(camera)
+        if camera not in self.video_keys:
+            raise MissingCameraError(
+                f"{self.root}/{schema.INFO_PATH}: camera {camera!r} is stored as pictures inside the parquet files "
+                f"(feature {self.image_keys[camera]!r}), so it has no video; read it with `frames`"
+            )
+        span = episode.videos[camera]
+        return self.root / self.video_path.format(
+            video_key=self.video_keys[camera],
+            chunk_index=span.chunk_index,
+            file_index=span.file_index,
+            episode_chunk=span.chunk_index,
+            episode_index=episode.index,
+        )
+
+    def require_camera(self, camera: str) -> str:
+        """The camera's name here, also if its feature is given (`observation.images.top`); else MissingCameraError."""
+        name = camera.removeprefix(schema.IMAGE_PREFIX)
+        if name not in self.cameras:
+            raise MissingCameraError(
+                f"{self.root}: no camera {camera!r}; it has {sorted(self.cameras)}. "
+                "Correct the embodiment's camera names, or record that camera"
+            )
+        return name
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """The features that `info.json` declares, sorted by how they are stored; columns of text are left out."""
+
+    features: Mapping[str, Feature]
+    cameras: Mapping[str, Camera]
+    video_keys: Mapping[str, str]
+    image_keys: Mapping[str, str]
+
+
+def read_declaration(path: Path, info: Mapping[str, Any]) -> Declaration:
+    """Split the features of the `info.json` at `path` into columns of numbers and cameras.
+
+    Raises:
+        MissingColumnError, DatasetError: a feature without dtype or shape, or with a shape that is no picture's.
+    """
+    features: dict[str, Feature] = {}
+    cameras: dict[str, Camera] = {}
+    keys: dict[str, dict[str, str]] = {"video": {}, "image": {}}
+    for key, value in field(info, "features", path, dict).items():
+        where = f"{path}: feature {key!r}"
+        dtype = field(value, "dtype", where, str)
+        if dtype in keys:
+            camera = key.removeprefix(schema.IMAGE_PREFIX)
+            cameras[camera], keys[dtype][camera] = _camera(value, where), key
+        elif dtype != "string":
+            shape = field(value, "shape", where, _integers)
+            features[key] = Feature(dtype, shape or (1,), _names(value.get("names")))
+    return Declaration(features, cameras, keys["video"], keys["image"])
+
+
+def _camera(value: Mapping[str, Any], where: str) -> Camera:
+    """Picture size; `names` say which number of the shape is which, and the colour channels do if there are none."""
+    shape, names = field(value, "shape", where, _integers), _names(value.get("names")) or ()
+    if len(shape) == 3 and {"height", "width"} <= set(names):
+        return Camera(shape[names.index("height")], shape[names.index("width")])
+    if len(shape) != 3:
+        raise DatasetError(f"{where}: field 'shape' is {list(shape)}, expected height, width and channels")
+    channels_first = shape[0] == 3 and shape[-1] != 3
+    height, width = shape[1:] if channels_first else shape[:2]
+    return Camera(height, width)
+
+
+def _names(names: Any) -> tuple[str, ...] | None:
+    """Names of the dimensions, also where v2 wraps them as `{"motors": [...]}`; None if they are anything else."""
+    if isinstance(names, dict) and len(names) == 1:
+        names = next(iter(names.values()))
+    plain = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    return tuple(names) if plain else None
+
+
+def _integers(values: Any) -> tuple[int, ...]:
+    return tuple(int(value) for value in values)
+
+
+def field(content: Mapping[str, Any], name: str, where: object, kind: Callable[[Any], T]) -> T:
+    """One field of a metadata file, converted by `kind`.
+
+    Raises:
+        MissingColumnError: it is not there.
+        DatasetError: `kind` cannot read it.
+    """
+    if content.get(name) is None:
+        raise MissingColumnError(f"{where}: field {name!r} is missing; restore the metadata from a copy")
+    try:
+        return kind(content[name])
+    except (TypeError, ValueError) as error:
+        raise DatasetError(
+            f"{where}: field {name!r} is {content[name]!r}, expected {kind.__name__.strip('_')}; restore the metadata"
+        ) from error
+
+
+def integers(info: Mapping[str, Any], name: str, where: object) -> tuple[int, ...]:
+    """A list of whole numbers that may be missing."""
+    return field(info, name, where, _integers) if info.get(name) else ()
+
+
+def check_row_counts(meta: DatasetMeta, table: str) -> None:
+    """The episodes must follow each other without gaps and add up to the declared number of rows.
+
+    Args:
+        meta: to be checked.
+        table: where the table of episodes lies, relative to the root.
+
+    Raises:
+        RowCountError: they do not.
+    """
+    expected = 0
+    for episode in meta.episodes:
+        if episode.dataset_from_index != expected or episode.dataset_to_index != expected + episode.length:
+            raise RowCountError(
+                f"{meta.root}/{table}: episode {episode.index} spans rows {episode.dataset_from_index} to "
+                f"{episode.dataset_to_index} with length {episode.length}; expected a start at {expected}"
+            )
+        expected += episode.length
+    if expected != meta.total_rows:
+        raise RowCountError(
+            f"{meta.root}/{schema.INFO_PATH}: total_frames is {meta.total_rows}, the episodes add up to {expected}; "
+            "fetch the data set again, or reopen it for writing if it is your own recording"
+        )
+
+
+def tasks_in_order(sentences: Mapping[int, str], total: int, path: Path) -> tuple[str, ...]:
+    """Sentences in the order of their index, as many as `info.json` declares, else RowCountError."""
+    missing = [number for number in range(total) if number not in sentences]
+    if missing:
+        raise RowCountError(f"{path}: task {missing[0]} is missing, info.json declares {total} tasks; restore the file")
+    return tuple(sentences[number] for number in range(total))

@@ -1,0 +1,147 @@
+"""Several data sets in one batch: other robots, other people's recordings, video without actions.
+
+Every batch holds a fixed number of windows of each member, in proportion to the weights, so that what a run has seen
+depends on seed and step alone and a resumed run goes on exactly. Ranks share each member's order and take turns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wam.data.errors import DatasetError
+from wam.data.windows import WindowBatch, WindowIndex, WindowSampler, WindowSource, in_model_units
+from wam.robot.embodiment import Embodiment
+from wam.robot.units import Units
+
+
+@dataclass(frozen=True)
+class Member:
+    """One data set of a mixture.
+
+    source: its windows, in robot units.  weight: its part of every batch, relative to the others.
+    units: conversions of its robot, whose codec is in `slot`; None for video without actions.  embodiment: whose
+    pictures they are, and how a sentence becomes a prompt.
+    """
+
+    name: str
+    source: WindowSource
+    units: Units | None
+    slot: int = 0
+    weight: float = 1.0
+    embodiment: Embodiment | None = None
+
+    def prompt(self, sentence: str) -> str:
+        return sentence if self.embodiment is None else self.embodiment.prompt(sentence)
+
+
+class Mixture:
+    """An endless iterator over batches in model units, its members' windows one after the other.
+
+    Args:
+        members: at least one; all with the same canvas and chunk.
+        batch_size: windows per batch and rank.
+        seed, rank, world_size: see `WindowSampler`.
+
+    Raises:
+        DatasetError: a member gets no window of a batch, members do not fit each other, or all are video only.
+    """
+
+    def __init__(
+        self, members: Sequence[Member], batch_size: int, seed: int = 0, rank: int = 0, world_size: int = 1
+    ) -> None:
+        self.members = tuple(members)
+        self.counts = shares([member.weight for member in members], batch_size)
+        for member, count in zip(self.members, self.counts, strict=True):
+            if count == 0:
+                raise DatasetError(
+                    f"mixture: weight {member.weight:g} of {member.name!r} gives it no window in a batch of "
+                    f"{batch_size}; raise its weight or the batch"
+                )
+        known = [member.units for member in self.members if member.units is not None]
+        if not known:
+            raise DatasetError("mixture: every member is video only; at least one must have actions")
+        self._real = known[0].action_dims
+        self._state_width = known[0].embodiment.state_width or known[0].embodiment.state_dim
+        self._samplers = [
+            WindowSampler(member.source, count, seed + 7919 * place, rank, world_size)
+            for place, (member, count) in enumerate(zip(self.members, self.counts, strict=True))
+        ]
+        starts = torch.tensor([0, *(len(member.source.sentences) for member in self.members)]).cumsum(0)
+        self._first_sentence = starts[:-1].tolist()
+
+    @property
+    def prompts(self) -> list[str]:
+        """What `text_id` counts: the prompts of every member's sentences, member by member."""
+        return [member.prompt(sentence) for member in self.members for sentence in member.source.sentences]
+
+    def __iter__(self) -> Iterator[WindowBatch]:
+        return self
+
+    def __next__(self) -> WindowBatch:
+        parts = [self.collate(place, next(sampler)) for place, sampler in enumerate(self._samplers)]
+        return parts[0] if len(parts) == 1 else joined(parts)
+
+    def collate(self, place: int, index: WindowIndex) -> WindowBatch:
+        """Windows of the member in this place, in model units."""
+        member = self.members[place]
+        batch = member.source.collate(index)
+        batch = replace(batch, text_id=batch.text_id + self._first_sentence[place])
+        if member.units is not None:
+            return in_model_units(batch, member.units, member.slot)
+        return _without_actions(batch, len(self._real), self._state_width)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain numbers from which `load_state_dict` goes on."""
+        return {member.name: s.state_dict() for member, s in zip(self.members, self._samplers, strict=True)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Raises ValueError when the members are others, or one of them has changed."""
+        names = [member.name for member in self.members]
+        if list(state) != names:
+            raise ValueError(f"mixture: the saved members are {list(state)}, now they are {names}; keep them to resume")
+        for name, sampler in zip(names, self._samplers, strict=True):
+            sampler.load_state_dict(state[name])
+
+
+def shares(weights: Sequence[float], batch_size: int) -> list[int]:
+    """Whole windows per member that add up to the batch: rounded down, the largest remainders first."""
+    if not weights or min(weights) < 0 or sum(weights) <= 0:
+        raise DatasetError(f"mixture: weights are {list(weights)}; expected at least one, none negative, not all zero")
+    exact = [weight / sum(weights) * batch_size for weight in weights]
+    counts = [int(part) for part in exact]
+    by_remainder = sorted(range(len(exact)), key=lambda place: counts[place] - exact[place])
+    for place in by_remainder[: batch_size - sum(counts)]:
+        counts[place] += 1
+    return counts
+
+
+def joined(parts: Sequence[WindowBatch]) -> WindowBatch:
+    """One batch of several. Raises DatasetError naming the field whose shapes do not fit."""
+    columns: dict[str, Tensor] = {}
+    for field in fields(WindowBatch):
+        values = [getattr(part, field.name) for part in parts]
+        shapes = {tuple(value.shape[1:]) for value in values}
+        if len(shapes) != 1:
+            raise DatasetError(
+                f"mixture: windows differ in {field.name}: {sorted(shapes)}; members need the same canvas, tokenizer "
+                "and chunk, and embodiments the same state_width and action_width"
+            )
+        columns[field.name] = torch.cat(values)
+    return WindowBatch(**columns)
+
+
+def _without_actions(batch: WindowBatch, action_width: int, state_width: int) -> WindowBatch:
+    """Video only: nothing of what the data set may call state or action is looked at."""
+    count, rows, chunks = len(batch.state), batch.action.shape[1], batch.state.shape[1]
+    return replace(
+        batch,
+        action=torch.zeros(count, rows, action_width),
+        state=torch.zeros(count, chunks, state_width),
+        has_action=torch.zeros_like(batch.has_action),
+        action_dims=torch.zeros(count, action_width, dtype=torch.bool),
+    )

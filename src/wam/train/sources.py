@@ -1,0 +1,160 @@
+"""What a run learns from: one data set, or a YAML file that mixes several.
+
+- data: data/mt10                 # LeRobot data set
+  embodiment: metaworld-sawyer    # shipped name, or YAML file
+  weight: 2.0                     # part of every batch, relative to the others
+- data: data/people
+  embodiment: human-video
+  video_only: true                # learn from its video alone
+  filter: {language: true}        # see wam.data.filters.DatasetFilter
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from wam.data.filters import DatasetFilter
+from wam.data.latent_cache import LatentCache, encode_dataset
+from wam.data.lerobot_reader import LeRobotDataset
+from wam.data.mixture import Member
+from wam.data.stats import robot_statistics
+from wam.data.windows import EpisodeSelection, WindowSource, WindowSpec
+from wam.encoders.nano_tokenizer import NanoTokenizer
+from wam.robot.embodiment import Embodiment, EmbodimentError, load_embodiment
+from wam.robot.units import Units
+from wam.train.config import TrainConfig
+
+LATENTS = "latents"
+
+
+@dataclass(frozen=True)
+class DataEntry:
+    """One data set of a run."""
+
+    data: Path
+    embodiment: str
+    weight: float = 1.0
+    video_only: bool = False
+    filter: DatasetFilter = DatasetFilter()
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A data set with its latents, and how its robot is described."""
+
+    entry: DataEntry
+    dataset: LeRobotDataset
+    cache: LatentCache
+    embodiment: Embodiment
+
+    @property
+    def video_only(self) -> bool:
+        return self.entry.video_only or not self.embodiment.action
+
+
+def read_entries(config: TrainConfig) -> list[DataEntry]:
+    """Raises ValueError naming the file and the field that is unknown or missing."""
+    if config.data.suffix not in {".yaml", ".yml"}:
+        return [DataEntry(config.data, config.embodiment)]
+    listed = yaml.safe_load(config.data.read_text())
+    if not isinstance(listed, list) or not listed:
+        raise ValueError(f"{config.data}: expected a list of data sets, found {type(listed).__name__}")
+    return [_entry(fields, f"{config.data}: entry {place}") for place, fields in enumerate(listed)]
+
+
+def open_entries(
+    config: TrainConfig, tokenizer: NanoTokenizer, progress: Callable[[int, int], None] | None = None
+) -> list[Opened]:
+    """Open every data set and encode the latents that are still missing."""
+    opened = []
+    for entry in read_entries(config):
+        dataset, embodiment = LeRobotDataset(entry.data), load_embodiment(entry.embodiment)
+        with torch.autocast("cpu", torch.bfloat16):  # a third faster; latents are stored in half precision anyway
+            cache = encode_dataset(dataset, tokenizer, embodiment, entry.data / LATENTS, progress=progress)
+        opened.append(Opened(entry, dataset, cache, embodiment))
+    return opened
+
+
+def robots_of(config: TrainConfig, opened: list[Opened]) -> tuple[Embodiment, ...]:
+    """Every robot that acts, once, with the statistics of all its data sets and vectors as wide as the widest robot's.
+
+    Raises EmbodimentError when nobody acts.
+    """
+    acting = [one for one in opened if not one.video_only]
+    robots = list(dict.fromkeys(one.embodiment.name for one in acting))
+    if not robots:
+        raise EmbodimentError(f"{config.data}: every data set is video only; at least one must have actions")
+    widths = {
+        name: max(
+            getattr(one.embodiment, name) or getattr(one.embodiment, name.replace("width", "dim")) for one in acting
+        )
+        for name in ("state_width", "action_width")
+    }
+    known = []
+    for robot in robots:
+        own = [one for one in acting if one.embodiment.name == robot]
+        rows = [pair for one in own for pair in window_source(config, one, "train").labelled_rows()]
+        statistics = robot_statistics(own[0].embodiment, rows)
+        known.append(replace(own[0].embodiment, statistics=statistics, **widths))
+    return tuple(known)
+
+
+def members_of(config: TrainConfig, opened: list[Opened], robots: tuple[Embodiment, ...], split: str) -> list[Member]:
+    """The data sets as members of a mixture, each in its robot's units."""
+    names = [robot.name for robot in robots]
+    members: list[Member] = []
+    for one in opened:
+        slot = 0 if one.video_only else names.index(one.embodiment.name)
+        units = None if one.video_only else Units(robots[slot])
+        name = one.entry.data.name
+        if name in {member.name for member in members}:
+            name = f"{name}-{len(members)}"
+        source = window_source(config, one, split)
+        members.append(Member(name, source, units, slot, one.entry.weight, one.embodiment))
+    return members
+
+
+def window_source(config: TrainConfig, one: Opened, split: str) -> WindowSource:
+    """Windows of the training or the validation episodes."""
+    w, robot = config.windows, one.embodiment
+    spec = WindowSpec(
+        chunks=w.chunks,
+        actions_per_chunk=robot.actions_per_chunk,
+        video_stride=robot.video_stride,
+        frames_per_chunk=robot.frames_per_chunk,
+        gap_probability=w.gap_probability if config.size.autoregressive else 0.0,
+    )
+    selection = EpisodeSelection("train", w.validation_share, w.labelled_share, w.drop_unlabelled)
+    if split == "validation":
+        selection = replace(selection, split="validation", labelled_share=1.0)
+    return WindowSource(one.dataset, one.cache, spec, selection, one.entry.filter)
+
+
+def _entry(fields: Mapping[str, Any], source: str) -> DataEntry:
+    known = {field.name for field in dataclasses.fields(DataEntry)}
+    unknown = sorted(set(fields) - known)
+    missing = sorted({"data", "embodiment"} - set(fields))
+    if unknown or missing:
+        problem = f"unknown field {unknown[0]!r}" if unknown else f"field {missing[0]!r} is missing"
+        raise ValueError(f"{source}: {problem}; known fields are {sorted(known)}")
+    values = {**fields, "data": Path(fields["data"])}
+    if "filter" in values:
+        values["filter"] = _filter(values["filter"], f"{source}: filter")
+    return DataEntry(**values)
+
+
+def _filter(fields: Mapping[str, Any], source: str) -> DatasetFilter:
+    given: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()}
+    if given.get("rows") is not None:
+        given["rows"] = Path(given["rows"])
+    try:
+        return DatasetFilter(**given)
+    except TypeError as error:
+        raise ValueError(f"{source}: {error}") from error
