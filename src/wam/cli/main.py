@@ -20,11 +20,16 @@ class Verb(NamedTuple):
 VERBS = {
     "demo": Verb("Demo", "watch a shipped nano model act from a sentence, beside what it dreams"),
     "collect": Verb("Collect", "record demonstrations of scripted experts as a LeRobot data set"),
+    "data": Verb("Data", "check, measure, show and encode a data set"),
     "train-tokenizer": Verb("TrainTokenizer", "train the small video tokenizer on a data set's pictures"),
     "train": Verb("TrainConfig", "train a World Action Model on a LeRobot data set"),
     "eval": Verb("Eval", "measure success on unseen episodes, with intervals"),
     "compare": Verb("Compare", "compare evaluations on the same episodes, pair by pair"),
+    "merge-lora": Verb("MergeLora", "merge an adapter into the weights that it was trained on"),
     "parity": Verb("Parity", "compare our numbers with those of the released code"),
+    "inspect": Verb("Inspect", "say what a checkpoint is, and what is missing or does not fit"),
+    "convert": Verb("Convert", "write a checkpoint in another layout or type"),
+    "plan": Verb("PlanOptions", "memory, arithmetic and best possible speed of a model on a GPU"),
 }
 
 

@@ -85,10 +85,10 @@ class ReleasedLoop:
         """
         self.transformer, self.grid, self.first_frame = transformer.eval(), grid, first_frame
         self.sampler = sampler or ReleasedSampler()
-        device = transformer.patch_embedding.weight.device
-        frame_tokens = grid[0] * grid[1]
+        weight, frame_tokens = transformer.patch_embedding.weight, grid[0] * grid[1]
         self.prompts = [
-            Prompted(context, KVCache(transformer.config, 1, frame_tokens, device=device)) for context in prompts
+            Prompted(context, KVCache(transformer.config, 1, frame_tokens, dtype=weight.dtype, device=weight.device))
+            for context in prompts
         ]
         expected = 1 if self.sampler.guidance == 1.0 else 2
         if len(prompts) != expected:
@@ -108,7 +108,9 @@ class ReleasedLoop:
     def denoise(self, video: Tensor, action: Tensor, state: Tensor, chunk: int) -> ReleasedChunk:
         """From noise (1, z, K, h, w) and (1, N, A) and the normalised state (1, 1, S) to the chunk; the cache stays."""
         s = self.sampler
-        video_solver, action_solver = (UniPC(unipc_schedule(s.steps, s.shift, end)) for end in (s.video_final, 0.0))
+        video_solver, action_solver = (
+            UniPC(unipc_schedule(s.steps, s.shift, end).to(video.device)) for end in (s.video_final, 0.0)
+        )
         velocities = s.step_cache()
         for step in range(s.steps):
             sigmas = (whole_timestep(video_solver.sigmas[step]), whole_timestep(action_solver.sigmas[step]))
@@ -131,10 +133,15 @@ class ReleasedLoop:
 
 
 def beside(video: Tensor, first_frame: Tensor | None, start: int) -> Tensor:
-    """Video (B, z, F, h, w) whose first latent frame is `start`, with the channels of first_frame beside it, if any."""
+    """Video (B, z, F, h, w) whose first latent frame is `start`, with the channels of first_frame beside it, if any.
+
+    Beyond the frames that first_frame has, its last ones (the released rule).
+    """
     if first_frame is None:
         return video
-    return torch.cat([video, first_frame[: video.shape[0], :, start : start + video.shape[2]]], dim=1)
+    frames = video.shape[2]
+    start = min(start, first_frame.shape[2] - frames)
+    return torch.cat([video, first_frame[: video.shape[0], :, start : start + frames]], dim=1)
 
 
 def whole_timestep(sigma: Tensor) -> Tensor:

@@ -33,7 +33,7 @@ RUNNERS = (
     Runner(r"schedule", check_schedule, "drawn timesteps are compared as ids, which decide them"),
     Runner(r"loss", check_loss),
     Runner(r"preprocess", check_preprocess),
-    Runner(r"manifest\.\w+", check_names, "transformers only: not the encoders and the video tokenizer"),
+    Runner(r"manifest\.\w+", check_names),
 )
 
 
