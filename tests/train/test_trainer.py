@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +22,7 @@ from wam.train.build import build
 from wam.train.config import NetworkSize, OptimizerConfig, TrainConfig, WindowConfig
 from wam.train.plot import plot_losses
 from wam.train.schedule import learning_rate
-from wam.train.trainer import CHECKPOINTS, LOG, MODEL, ORIGIN
+from wam.train.trainer import CHECKPOINTS, LOG, MODEL, ORIGIN, Report
 from wam.world_action_model import WorldActionModel
 
 STEPS = 6
@@ -171,6 +174,47 @@ def test_a_mixture_with_an_unknown_field_is_named(material: Path, tmp_path: Path
         mixture.write_text(yaml.safe_dump([fields]))
         with pytest.raises(ValueError, match=named):
             build(config(material, tmp_path / "out", data=mixture))
+
+
+def test_a_run_that_is_asked_to_stop_can_go_on(material: Path, tmp_path: Path) -> None:
+    build(config(material, tmp_path / "whole")).run()
+    run = config(material, tmp_path / "parts", log_every=1)
+    first = build(run)
+
+    def stop_after_two(report: Report) -> None:
+        first.stopping = report.step == 2
+
+    assert not first.run(stop_after_two)
+    assert not (tmp_path / "parts" / MODEL).exists()
+    assert build(run).run()
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
+
+
+def test_sigterm_leaves_a_checkpoint_to_go_on_from(material: Path, tmp_path: Path) -> None:
+    options = {
+        "--data": material / "data",
+        "--tokenizer": material / "tokenizer",
+        "--out": tmp_path / "run",
+        "--size.dim": 32,
+        "--size.heads": 2,
+        "--size.layers": 1,
+        "--windows.validation-share": 0.3,
+        "--batch": 4,
+        "--log-every": 1,
+        "--minutes": 5,
+        "--threads": 1,
+    }
+    words = [str(word) for pair in options.items() for word in pair]
+    command = [sys.executable, "-m", "wam.cli.main", "train", *words]
+    log = tmp_path / "run" / LOG
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 60
+        while not (log.exists() and log.read_text().count("\n") >= 2) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        process.terminate()
+        assert process.wait(timeout=60) == 143
+    assert checkpoint.newest(tmp_path / "run" / CHECKPOINTS) is not None
+    assert not (tmp_path / "run" / MODEL).exists()
 
 
 def test_learning_rate_warms_up_stays_and_falls_to_zero() -> None:

@@ -7,6 +7,10 @@ Example:
 from __future__ import annotations
 
 import json
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from rich.console import Console
@@ -17,9 +21,14 @@ from wam.train.config import TrainConfig
 from wam.train.plot import plot_losses
 from wam.train.trainer import LOG, MODEL, Report
 
+STOPPED = 143  # what a shell reports for a process that SIGTERM ended
+
 
 def main(config: TrainConfig) -> None:
-    """Train; a run that was stopped continues, one that is finished says so."""
+    """Train; a run that was stopped continues, one that is finished says so.
+
+    SIGTERM ends the run after the present step, with a checkpoint to go on from and exit code 143.
+    """
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     console = Console(stderr=True)
@@ -41,7 +50,14 @@ def main(config: TrainConfig) -> None:
             text = f"step {report.step}  action {report.action:.4f}  video {report.video:.4f}"
             progress.update(training, completed=report.spent, description=text)
 
-        trainer.run(watch)
+        def stop(*_: object) -> None:
+            trainer.stopping = True
+
+        with _on_termination(stop):
+            done = trainer.run(watch)
+    if not done:
+        console.print(f"{config.out}: stopped at step {trainer.step}; give the same command again to go on")
+        sys.exit(STOPPED)
     plot_losses(config.out / LOG, config.out / "loss.png")
     summary = {"model": str(config.out / MODEL), "steps": trainer.step, "seconds": round(trainer.seconds, 1)}
     console.print(
@@ -49,3 +65,13 @@ def main(config: TrainConfig) -> None:
     )
     if config.json:
         print(json.dumps(summary))
+
+
+@contextmanager
+def _on_termination(stop: Callable[..., None]) -> Iterator[None]:
+    """Call `stop` on SIGTERM instead of dying at once."""
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -71,6 +71,7 @@ class Trainer:
         self.bare: WorldActionModel = self.accelerator.unwrap_model(self.model)
         self.averaged = AveragedWeights(self.bare, config.optimizer.ema)
         self.step, self.seconds = 0, 0.0
+        self.stopping = False
 
     @property
     def spent(self) -> float:
@@ -79,13 +80,16 @@ class Trainer:
         by_steps = self.step / self.config.steps if self.config.steps else 0.0
         return max(by_time, by_steps)
 
-    def run(self, watch: Callable[[Report], None] | None = None) -> None:
-        """Train until the budget is spent; only time inside steps counts."""
+    def run(self, watch: Callable[[Report], None] | None = None) -> bool:
+        """Train until the budget is spent; only time inside steps counts.
+
+        Returns whether the model is finished; False after `stopping` was set: a checkpoint was written to go on from.
+        """
         self._resume()
         saved = validated = self.seconds
         recent: list[Tensor] = []
         self.model.train()
-        while self.spent < 1:
+        while self.spent < 1 and not self.stopping:
             began = time.perf_counter()
             losses = self.train_step()
             recent.append(torch.stack([losses.video.detach(), losses.action.detach()]))
@@ -104,7 +108,11 @@ class Trainer:
             if self.seconds - saved > 60 * self.config.checkpoint_minutes:
                 saved = self.seconds
                 self._save()
+        if self.spent < 1:
+            self._save()
+            return False
         self._finish()
+        return True
 
     def train_step(self) -> Losses:
         """One optimiser step on one batch of windows."""
