@@ -43,7 +43,7 @@ def test_equals_streaming_the_whole_video(dataset: LeRobotDataset, tmp_path: Pat
     tokenizer = NanoTokenizer(config).eval()
     with torch.no_grad():
         list(tokenizer.encode_group.parameters())[-2].normal_(std=0.1)  # motion is off in a new tokenizer
-    cache = encode_dataset(dataset, tokenizer, EMBODIMENT, tmp_path, batch=16)
+    cache = encode_dataset(dataset, tokenizer, EMBODIMENT, tmp_path, batch=16, precision=torch.float32)
     episode, start, groups = 3, 5, 4
     rows = start + 2 * np.arange(1 + 4 * groups)
     video = frames_to_video(episode_canvases(dataset, EMBODIMENT, episode)[rows])[None]
@@ -100,8 +100,23 @@ def test_key_depends_on_all_that_matters(dataset: LeRobotDataset, tmp_path: Path
         cache_key(dataset, CellTokenizer(), replace(EMBODIMENT, video_stride=1, actions_per_chunk=4)),
         cache_key(dataset, CellTokenizer(), replace(EMBODIMENT, canvas=(("side", "top"),))),
         cache_key(LeRobotDataset(write_dataset(tmp_path, 2)), CellTokenizer(), EMBODIMENT),
+        cache_key(dataset, CellTokenizer(), replace(EMBODIMENT, crop=0.9)),
+        cache_key(dataset, CellTokenizer(), replace(EMBODIMENT, camera_keys=("side", "top"))),
     }
-    assert len(keys) == 5
+    assert len(keys) == 7
+
+
+def test_precision_is_part_of_the_key_and_the_callers_autocast_is_not(dataset: LeRobotDataset, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    tokenizer = NanoTokenizer(NanoTokenizerConfig(z_channels=4, width=(8, 8), depth=(0, 0))).eval()
+    plain = encode_dataset(dataset, tokenizer, EMBODIMENT, tmp_path / "plain", precision=torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = encode_dataset(dataset, tokenizer, EMBODIMENT, tmp_path / "inside", precision=torch.float32)
+    rough = encode_dataset(dataset, tokenizer, EMBODIMENT, tmp_path / "plain")
+    np.testing.assert_array_equal(plain.group, inside.group)
+    assert plain.key == inside.key != rough.key == cache_key(dataset, tokenizer, EMBODIMENT)
+    assert 0 < np.abs(plain.group.astype(np.float32) - rough.group.astype(np.float32)).max() < 0.1
+    assert json.loads((rough.folder / "index.json").read_text())["precision"] == "bfloat16"
 
 
 def test_a_cache_of_other_data_is_refused(cache: LatentCache, tmp_path: Path) -> None:

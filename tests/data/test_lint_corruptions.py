@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.data.corruptions import ROBOT, Corruption, corruptions, write_clean
+from tests.data.clean_set import ROBOT, write_clean
+from tests.data.corruptions import Corruption, corruptions
 from wam.data.lint import NAMES, Options, films, lint
 
 ALL = tuple(corruptions())

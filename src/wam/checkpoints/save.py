@@ -27,7 +27,7 @@ from wam.checkpoints.names import compare
 from wam.checkpoints.presets import PRESETS, skeleton
 from wam.checkpoints.recognise import CONFIG
 from wam.checkpoints.shards import layout, missing_bytes, require_space, write, write_json
-from wam.checkpoints.targets import Files, Frozen, Held, Plan, library_fields, own_fields, plan
+from wam.checkpoints.targets import Files, Frozen, Held, Plan, library_fields, plan
 from wam.model.config import TransformerConfig
 
 RECORD = "writing.json"
@@ -51,7 +51,7 @@ class Facts:
             "licence": asdict(self.licence),
             "identity": self.identity,
             "embodiments": list(self.embodiments),
-            "transformer": own_fields(config),
+            "transformer": asdict(config),
         }
 
 

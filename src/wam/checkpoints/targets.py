@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 from torch import Tensor, nn
@@ -237,7 +237,3 @@ def library_fields(module: nn.Module) -> dict[str, Any]:
     if hasattr(owner, "to_json_string"):  # diffusers
         return dict(json.loads(owner.to_json_string()))
     return {**owner.config.to_diff_dict(), "architectures": [type(module).__name__]}
-
-
-def own_fields(config: TransformerConfig) -> dict[str, Any]:
-    return asdict(config)

@@ -17,6 +17,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Column, Table
 
+from wam.checkpoints.files import SHARD
 from wam.checkpoints.inspection import KINDS, Fit, Inspection, inspect
 
 
@@ -71,12 +72,13 @@ def _shown(found: Inspection, most: int) -> Iterator[str | Table]:
 
 def _parts(found: Inspection) -> Table:
     """One row per component; which network it is stands in the line about its fit."""
-    right = [Column(name, justify="right") for name in ("tensors", "parameters", "size")]
+    right = [Column(name, justify="right", no_wrap=True) for name in ("tensors", "parameters", "size")]
     table = Table("component", *right, "stored as", Column("files", overflow="fold"), box=SIMPLE_HEAD, pad_edge=False)
     for part in found.parts:
         kinds = part.dtypes.items()
         dtypes = next(iter(part.dtypes)) if len(kinds) == 1 else ", ".join(f"{count} {dtype}" for dtype, count in kinds)
-        files = part.files[0] if len(part.files) == 1 else f"{len(part.files)} shards"
+        count = len(part.files)
+        files = part.files[0] if not SHARD.match(part.files[0]) else f"{count} shard{'s' if count > 1 else ''}"
         table.add_row(part.part, f"{part.tensors:,}", f"{part.parameters:,}", size(part.bytes), dtypes, files)
     if len(found.parts) > 1:
         tensors, parameters = (sum(getattr(p, name) for p in found.parts) for name in ("tensors", "parameters"))

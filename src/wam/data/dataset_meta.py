@@ -82,7 +82,7 @@ class DatasetMeta:
         name = camera.removeprefix(schema.IMAGE_PREFIX)
         if name not in self.cameras:
             raise MissingCameraError(
-                f"{self.root}: no camera {camera!r}; it has {sorted(self.cameras)}. "
+                f"{self.root}: no camera {name!r}; it has {sorted(self.cameras)}. "
                 "Correct the embodiment's camera names, or record that camera"
             )
         return name

@@ -106,6 +106,7 @@ def encode_dataset(
     batch: int = 64,
     progress: Callable[[int, int], None] | None = None,
     device: torch.device | str = "cpu",
+    precision: torch.dtype = torch.bfloat16,
 ) -> LatentCache:
     """Encode all episodes, or go on where an earlier call was cut off, or just open the finished cache.
 
@@ -117,6 +118,8 @@ def encode_dataset(
         batch: rows per call of the tokenizer.
         progress: called with (episodes done, episodes in all).
         device: where the tokenizer is.
+        precision: arithmetic of the tokenizer. bfloat16 runs it under autocast, a third faster on a CPU; latents are
+            stored in half precision in any case. The caller's own autocast does not count.
 
     Raises:
         MissingCameraError: the data set lacks a camera of the embodiment.
@@ -124,8 +127,8 @@ def encode_dataset(
         NonFiniteError: a latent is NaN or infinite.
     """
     for camera in embodiment.cameras:
-        dataset.meta.require_camera(camera)
-    key = cache_key(dataset, tokenizer, embodiment)
+        dataset.meta.require_camera(embodiment.camera_key(camera))
+    key = cache_key(dataset, tokenizer, embodiment, precision)
     folder = out_dir / key
     if (folder / INDEX).is_file():
         return LatentCache.open(folder, dataset)
@@ -133,10 +136,12 @@ def encode_dataset(
         done = _episodes_done(folder)
         total = dataset.num_episodes
         logger.info("%s: encoding episodes %d to %d", folder, done, total - 1)
-        shape = check_memory(tokenizer, episode_canvases(dataset, embodiment, 0), embodiment.video_stride, device)
+        with _arithmetic(device, precision):
+            shape = check_memory(tokenizer, episode_canvases(dataset, embodiment, 0), embodiment.video_stride, device)
         anchor, group = (_open_array(folder / f"{name}.npy", (dataset.num_rows, *shape), done) for name in ARRAYS)
         for first, last in _blocks(dataset, done, ROWS_PER_BLOCK):
-            _encode_block(dataset, tokenizer, embodiment, range(first, last), batch, anchor, group, device)
+            with _arithmetic(device, precision):
+                _encode_block(dataset, tokenizer, embodiment, range(first, last), batch, anchor, group, device)
             anchor.flush()
             group.flush()
             write_json(folder / PROGRESS, {"episodes_done": last})
@@ -147,6 +152,7 @@ def encode_dataset(
             "dataset": dataset.meta.fingerprint,
             "tokenizer": tokenizer_fingerprint(tokenizer),
             "embodiment": embodiment.name,
+            "precision": str(precision).removeprefix("torch."),
             "video_stride": embodiment.video_stride,
             "rows": dataset.num_rows,
             "latent": list(shape),
@@ -155,8 +161,17 @@ def encode_dataset(
     return LatentCache.open(folder, dataset)
 
 
-def cache_key(dataset: LeRobotDataset, tokenizer: StreamingEncoder, embodiment: Embodiment) -> str:
-    """Hash of everything that the latents depend on."""
+def cache_key(
+    dataset: LeRobotDataset,
+    tokenizer: StreamingEncoder,
+    embodiment: Embodiment,
+    precision: torch.dtype = torch.bfloat16,
+) -> str:
+    """Hash of everything that the latents depend on.
+
+    What is left at its default (bfloat16, no crop, cameras under their own names) adds nothing, so that caches from
+    before one could choose, which were made so, keep their key.
+    """
     parts: dict[str, Any] = {
         "dataset": dataset.meta.fingerprint,
         "tokenizer": tokenizer_fingerprint(tokenizer),
@@ -164,6 +179,12 @@ def cache_key(dataset: LeRobotDataset, tokenizer: StreamingEncoder, embodiment: 
         "view": (embodiment.view_height, embodiment.view_width),
         "video_stride": embodiment.video_stride,
     }
+    if precision is not torch.bfloat16:
+        parts["precision"] = str(precision)
+    if embodiment.crop is not None:
+        parts["crop"] = embodiment.crop
+    if embodiment.camera_keys:
+        parts["camera_keys"] = {camera: embodiment.camera_key(camera) for camera in embodiment.cameras}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -180,7 +201,7 @@ def tokenizer_fingerprint(tokenizer: StreamingEncoder) -> str:
 
 def episode_canvases(dataset: LeRobotDataset, embodiment: Embodiment, episode: int) -> np.ndarray:
     """All frames of an episode as canvases: uint8 (T, H, W, 3)."""
-    views = {camera: dataset.frames(episode, camera) for camera in embodiment.cameras}
+    views = {camera: dataset.frames(episode, embodiment.camera_key(camera)) for camera in embodiment.cameras}
     length = dataset.episode(episode).length
     return np.stack([compose({name: view[t] for name, view in views.items()}, embodiment) for t in range(length)])
 
@@ -240,6 +261,12 @@ def _encode_block(
         out = slice(offset + rows.start, offset + rows.stop)
         anchor[out] = _half(first, episodes)
         group[out] = _half(following_latent, episodes)
+
+
+def _arithmetic(device: torch.device | str, precision: torch.dtype) -> torch.autocast:
+    """Autocast to this type; for float32, none, whatever the caller has switched on."""
+    kind, low = torch.device(device).type, precision is not torch.float32
+    return torch.autocast(kind, precision if low else None, enabled=low)
 
 
 def _video(frames: np.ndarray, device: torch.device | str) -> Tensor:

@@ -17,7 +17,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 
 from wam.data.filters import DatasetFilter
@@ -76,8 +75,7 @@ def open_entries(
     opened = []
     for entry in read_entries(config):
         dataset, embodiment = LeRobotDataset(entry.data), load_embodiment(entry.embodiment)
-        with torch.autocast("cpu", torch.bfloat16):  # a third faster; latents are stored in half precision anyway
-            cache = encode_dataset(dataset, tokenizer, embodiment, entry.data / LATENTS, progress=progress)
+        cache = encode_dataset(dataset, tokenizer, embodiment, entry.data / LATENTS, progress=progress)
         opened.append(Opened(entry, dataset, cache, embodiment))
     return opened
 
