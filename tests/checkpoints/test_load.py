@@ -31,7 +31,7 @@ from wam.checkpoints.errors import (
     WrongDtypeError,
 )
 from wam.checkpoints.identity import identity
-from wam.checkpoints.load import load_published, load_transformer
+from wam.checkpoints.load import PublishedModel, load_published, load_transformer
 from wam.checkpoints.names import ACTION_MODULES, DREAMZERO_PREFIX, IMAGE_BRANCH, to_wan
 from wam.checkpoints.presets import PRESETS, skeleton
 from wam.checkpoints.save import save_published
@@ -65,6 +65,14 @@ def test_own_format_round_trip(folder: Path) -> None:
     assert loaded.metadata == METADATA and loaded.robots == ("oxe_droid", "newcomer")
     assert loaded.text_encoder is not None
     assert torch.equal(loaded.text_encoder.encode(["push"]), whole().text_encoder.encode(["push"]))  # type: ignore[union-attr]
+
+
+def test_methods_as_on_the_hub(folder: Path, tmp_path: Path) -> None:
+    model = PublishedModel.from_pretrained(folder, components=(), dtype=None)
+    model.save_pretrained(tmp_path / "copy")
+    again = PublishedModel.from_pretrained(tmp_path / "copy", components=(), dtype=None)
+    assert same(dict(again.transformer.state_dict()), networks(whole())["transformer"])
+    assert (again.identity, again.metadata) == (model.identity, METADATA)
 
 
 def test_no_path_of_this_machine_is_inside(folder: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -59,6 +61,28 @@ def test_a_block_of_real_width(tmp_path: Path, capsys: pytest.CaptureFixture[str
     summary, shown = converted(str(tmp_path / "wan"), str(tmp_path / "out"), capsys=capsys)
     assert summary["licence"]["name"] == "unknown" and "ask whoever made these weights" in shown  # not a published size
     assert summary["bytes"] == sum(x.numel() for x in ours.values()) * 2 > 10**9
+    found = open_tensors(tmp_path / "out" / "transformer")
+    assert found.shapes == {name: (tuple(x.shape), x.dtype) for name, x in ours.items()}
+    shutil.rmtree(tmp_path / "out")
+
+
+@pytest.mark.slow
+def test_the_whole_transformer_of_14_billion_parameters(tmp_path: Path) -> None:
+    """33 GB in, 33 GB out, in a process that never holds more than a shard."""
+    if shutil.disk_usage(tmp_path).free < 45e9:
+        pytest.skip("needs 45 GB of disk")
+    ours = {name: x.bfloat16() for name, x in skeleton(PRESETS["dreamzero-droid"].transformer).state_dict().items()}
+    wan = to_wan(ours, PRESETS["dreamzero-droid"].transformer)
+    size = sparse(tmp_path / "wan", wan, "diffusion_pytorch_model")
+    program = (
+        "import sys; from wam.cli.main import main; main(sys.argv[1:]);"
+        "print(next(line for line in open('/proc/self/status') if line.startswith('VmHWM')))"
+    )
+    words = [sys.executable, "-c", program, "convert", tmp_path / "wan", tmp_path / "out", "--json"]
+    done = subprocess.run(list(map(str, words)), capture_output=True, text=True, check=True)
+    summary, peak = done.stdout.splitlines()[0], done.stdout.split()[-2]
+    assert json.loads(summary)["bytes"] == size > 32e9
+    assert int(peak) * 1024 < 8e9
     found = open_tensors(tmp_path / "out" / "transformer")
     assert found.shapes == {name: (tuple(x.shape), x.dtype) for name, x in ours.items()}
     shutil.rmtree(tmp_path / "out")

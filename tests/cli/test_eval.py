@@ -82,5 +82,5 @@ def test_a_policy_that_cannot_be_loaded_says_why(tmp_path: Path) -> None:
     """config.json without an embodiment: caught before a process starts."""
     (tmp_path / "checkpoint").mkdir()
     (tmp_path / "checkpoint" / "config.json").write_text("{}")
-    with pytest.raises((ValueError, WorkerError), match=r"config.json: embodiment"):
+    with pytest.raises((ValueError, WorkerError), match=r"config.json: field 'embodiments' is missing"):
         eval_verb.main(Eval(out=tmp_path / "out", checkpoint=tmp_path / "checkpoint", tasks=("reach",), episodes=1))

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tests.checkpoints.skeletons import dreamzero_14b, lora_14b, sparse, transformer_of
 from tests.checkpoints.tiny import whole
 
@@ -20,6 +20,7 @@ from wam.checkpoints.identity import identity
 from wam.checkpoints.lora import LoraConfig, add_lora, save_adapter
 from wam.checkpoints.save import save_published
 from wam.cli.main import main
+from wam.engine.load import resolve
 
 
 def inspected(*arguments: str, capsys: pytest.CaptureFixture[str], code: int = 0) -> tuple[dict[str, Any], str]:
@@ -112,7 +113,8 @@ def test_our_own_format(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
 def test_a_nano_model(capsys: pytest.CaptureFixture[str]) -> None:
     found, shown = inspected("nano-metaworld", capsys=capsys)
     assert found["kind"] == "nano" and list(found["embodiments"]) == ["metaworld-sawyer"]
-    assert [part["parameters"] for part in found["parts"]] == [7_484_932, 2_012_367]
+    weights = [load_file(resolve("nano-metaworld") / part / "model.safetensors") for part in ("", "tokenizer")]
+    assert [part["parameters"] for part in found["parts"]] == [sum(x.numel() for x in w.values()) for w in weights]
     assert "licence: apache-2.0" in shown
 
 

@@ -72,6 +72,17 @@ class PublishedModel:
         """With its statistics. Raises UnknownEmbodimentError naming the robots there are."""
         return robot_of(self.metadata or {}, tag, self.source)
 
+    @classmethod
+    def from_pretrained(cls, source: str | Path, **options: Any) -> PublishedModel:
+        """A folder, a Hub id or a preset; `options` as in `load_published`."""
+        return load_published(source, **options)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Safetensors, config, statistics of robots and a model card; see `save_published`."""
+        from wam.checkpoints.save import save_published  # it imports this file
+
+        save_published(self, folder)
+
 
 def load_published(
     source: str | Path | Source,

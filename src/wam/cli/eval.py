@@ -49,6 +49,8 @@ class Loop:
     """Control steps to execute of every chunk; the whole chunk when left out."""
     decode_video: bool = False
     """Decode the dream into pictures, so that films show it (slower)."""
+    robot: str | None = None
+    """Which of the robots that the model knows; the first when left out."""
 
 
 @dataclass(frozen=True)

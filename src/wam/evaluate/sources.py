@@ -122,9 +122,10 @@ class PolicySource:
         path = folder / "config.json"
         if not path.exists():
             raise FileNotFoundError(f"{path}: no checkpoint there; give the folder that `wam train` wrote")
-        robots = json.loads(path.read_text(encoding="utf-8")).get("embodiments", [])
-        wanted = self.options.get("robot")
-        found = [Embodiment.from_dict(robot, f"{path}: embodiments") for robot in robots]
+        fields, wanted = json.loads(path.read_text(encoding="utf-8")), self.options.get("robot")
+        if not fields.get("embodiments"):
+            raise ValueError(f"{path}: field 'embodiments' is missing; give the folder that `wam train` wrote")
+        found = [Embodiment.from_dict(robot, f"{path}: embodiments") for robot in fields["embodiments"]]
         chosen = [robot for robot in found if wanted in (None, robot.name)]
         if not chosen:
             raise ValueError(f"{path}: robot {wanted!r} is not among {[robot.name for robot in found]}")
