@@ -212,7 +212,7 @@ def _trained(folder: Path, model: WorldActionConfig, steps: int | None) -> Subje
         weights="float32",
         first_frame=False,
         streams=True,
-        steps=4 if steps is None else steps,
+        steps=1 if steps is None else steps,
         branches=1,
         dream=model.dream,
         chunk_seconds=model.embodiments[0].chunk_seconds,

@@ -44,9 +44,9 @@ class Demo:
     """Meta-World tasks to show, one episode each."""
     sentence: str | None = None
     """What to ask for; each task's own sentence when left out."""
-    seed: int = 0
+    seed: int = 1
     """Which unseen initial state (0 is the first of the test split)."""
-    steps: int = 4
+    steps: int = 1
     """Denoising steps per chunk."""
     out: Path = Path("runs/demo")
     json: bool = False

@@ -36,7 +36,7 @@ SUMMARY, TABLE, PAGE = "summary.json", "summary.md", "report.html"
 class Loop:
     """How a trained policy runs; passed to `wam.engine.load_policy`."""
 
-    steps: int = 4
+    steps: int = 1
     """Denoising steps per chunk."""
     solver: Literal["euler", "unipc"] = "euler"
     guidance: float = 1.0

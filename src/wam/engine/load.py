@@ -28,7 +28,7 @@ def resolve(checkpoint: Path | str) -> Path:
 def load_policy(
     checkpoint: Path | str,
     *,
-    steps: int = 4,
+    steps: int = 1,
     solver: Literal["euler", "unipc"] = "euler",
     guidance: float = 1.0,
     video_final: float = 0.0,
