@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from diffusers import WanTransformer3DModel
@@ -104,21 +106,25 @@ def test_diffusers_names_are_those_of_diffusers() -> None:
         to_diffusers({"blocks.0.self_attn.z.weight": torch.ones(1)}, CONFIG)
 
 
+@pytest.mark.parametrize("kind", ["image-to-video", "text-to-video"])
 @torch.no_grad()
-def test_the_weights_of_diffusers_give_the_numbers_of_diffusers() -> None:
-    """One chunk of noisy video without actions sees exactly itself: this is Wan's video model."""
+def test_the_weights_of_diffusers_give_the_numbers_of_diffusers(kind: str) -> None:
+    """Bidirectional noisy video without actions sees exactly itself: this is Wan's video model."""
     torch.manual_seed(1)
-    theirs = WanTransformer3DModel(**DIFFUSERS).eval()
+    has_image = kind == "image-to-video"
+    without = {"image_dim": None, "added_kv_proj_dim": None}
+    theirs = WanTransformer3DModel(**(DIFFUSERS if has_image else DIFFUSERS | without)).eval()
     for parameter in theirs.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
-    ours = transformer().eval()
+    config = replace(CONFIG, frames_per_chunk=1, autoregressive=False, image_dim=16 if has_image else None)
+    ours = Transformer(config).eval()
     report = load_foreign(ours, theirs.state_dict(), source="diffusers", new=(ACTION_MODULES,))
     assert report.ok and all(ACTION_MODULES.has(name) for name in report.new)
-    video, image = torch.randn(1, 5, 3, 4, 6), torch.randn(1, 9, 16)
+    video, image = torch.randn(1, 5, 3, 4, 6), torch.randn(1, 9, 16) if has_image else None
     text = torch.randn(1, 512, 10)  # diffusers tells image from text by this length
     expected = theirs(video, torch.tensor([625.0]), text, image, return_dict=False)[0]
     inputs = Pass(
-        layout=video_layout(Kind.NOISY, [0], frames_per_chunk=3, rows=2, columns=3, slot=0),
+        layout=video_layout(Kind.NOISY, [0, 1, 2], frames_per_chunk=1, rows=2, columns=3, slot=0),
         sigma=torch.full((1, 3), 0.625),
         embodiment=torch.zeros(1, dtype=torch.long),
         video=video,

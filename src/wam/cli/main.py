@@ -44,6 +44,8 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"wam: unknown verb {verb!r}\n\n{_usage()}", file=sys.stderr)
         sys.exit(2)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    for noisy in ("torchao", "torch.utils._pytree"):  # where installed, torchao greets every import of diffusers
+        logging.getLogger(noisy).setLevel(logging.ERROR)
     module = importlib.import_module(f"wam.cli.{verb.replace('-', '_')}")
     options = tyro.cli(getattr(module, VERBS[verb].options), args=rest, prog=f"wam {verb}", description=module.__doc__)
     try:
