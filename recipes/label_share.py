@@ -45,7 +45,7 @@ class LabelShare:
     """Test episodes per task."""
     workers: int = 2
     train_options: str = ""
-    """Further options of `wam train` for both learners, e.g. "--noise.mode coupled --compile"."""
+    """More options of `wam train` for both learners, e.g. `--train-options="--noise.mode coupled --compile"`."""
 
 
 @dataclass(frozen=True)
