@@ -13,7 +13,7 @@ from tests.data.synthetic import EMBODIMENT
 from wam.data.errors import DatasetError
 from wam.data.latent_cache import LatentCache
 from wam.data.lerobot_reader import LeRobotDataset
-from wam.data.mixture import Member, Mixture, shares
+from wam.data.mixture import Member, Mixture, prompts_of, shares
 from wam.data.windows import EpisodeSelection, WindowSource, WindowSpec
 from wam.robot.embodiment import Moments, Statistics
 from wam.robot.units import Units
@@ -57,7 +57,7 @@ def test_every_batch_holds_each_member_in_its_own_units(source: WindowSource) ->
         raw = source._action[rows]
         scale = torch.tensor([1.0] * 4 + [2.0] * 2)[:, None]
         assert torch.allclose(batch.action[:6, 0] * scale, torch.from_numpy(raw[:6]))
-        prompts = [mixture.prompts[i] for i in batch.text_id.tolist()]
+        prompts = [prompts_of(mixture.members)[i] for i in batch.text_id.tolist()]
         plain = [source.sentences[task] for task in source._task[rows]]
         assert prompts == [*plain[:6], *(f"people {sentence}" for sentence in plain[6:])]
 

@@ -165,6 +165,38 @@ def integers(info: Mapping[str, Any], name: str, where: object) -> tuple[int, ..
     return field(info, name, where, _integers) if info.get(name) else ()
 
 
+def assembled(
+    root: Path,
+    info: Mapping[str, Any],
+    declared: Declaration,
+    tasks: tuple[str, ...],
+    episodes: tuple[EpisodeRow, ...],
+    fingerprint: str,
+    table: str,
+) -> DatasetMeta:
+    """What every layout has in common, cross-checked. table: where the episodes were listed, relative to the root."""
+    path = root / schema.INFO_PATH
+    meta = DatasetMeta(
+        root=root,
+        version=field(info, "codebase_version", path, str),
+        fps=field(info, "fps", path, float),
+        robot_type=str(info.get("robot_type") or "unknown"),
+        features=declared.features,
+        cameras=declared.cameras,
+        video_keys=declared.video_keys,
+        image_keys=declared.image_keys,
+        tasks=tasks,
+        episodes=episodes,
+        total_rows=field(info, "total_frames", path, int),
+        data_path=field(info, "data_path", path, str),
+        video_path=info.get("video_path") or "",
+        fingerprint=fingerprint,
+        discarded=integers(info, "discarded_episode_indices", path),
+    )
+    check_row_counts(meta, table)
+    return meta
+
+
 def check_row_counts(meta: DatasetMeta, table: str) -> None:
     """The episodes must follow each other without gaps and add up to the declared number of rows.
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from wam.data import schema
-from wam.data.dataset_meta import DatasetMeta, check_row_counts, field, integers, read_declaration, tasks_in_order
+from wam.data.dataset_meta import DatasetMeta, assembled, field, read_declaration, tasks_in_order
 from wam.data.errors import DatasetError, MissingFileError, RowCountError
 from wam.data.schema import EpisodeRow, VideoSpan
 
@@ -30,25 +30,15 @@ def read_v2(root: Path, info: dict[str, Any]) -> DatasetMeta:
     """Read and cross-check the metadata of a v2.0 or v2.1 data set. Raises as `read_meta`."""
     path = root / schema.INFO_PATH
     declared = read_declaration(path, info)
-    meta = DatasetMeta(
-        root=root,
-        version=field(info, "codebase_version", path, str),
-        fps=field(info, "fps", path, float),
-        robot_type=str(info.get("robot_type") or "unknown"),
-        features=declared.features,
-        cameras=declared.cameras,
-        video_keys=declared.video_keys,
-        image_keys=declared.image_keys,
+    return assembled(
+        root,
+        info,
+        declared,
         tasks=_tasks(root, field(info, "total_tasks", path, int)),
         episodes=_episodes(root, info, tuple(declared.video_keys)),
-        total_rows=field(info, "total_frames", path, int),
-        data_path=field(info, "data_path", path, str),
-        video_path=info.get("video_path") or "",
         fingerprint=_fingerprint(root),
-        discarded=integers(info, "discarded_episode_indices", path),
+        table=EPISODES_PATH,
     )
-    check_row_counts(meta, EPISODES_PATH)
-    return meta
 
 
 def _episodes(root: Path, info: Mapping[str, Any], cameras: tuple[str, ...]) -> tuple[EpisodeRow, ...]:

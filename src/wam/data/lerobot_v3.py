@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from wam.data import schema
-from wam.data.dataset_meta import DatasetMeta, check_row_counts, field, integers, read_declaration, tasks_in_order
+from wam.data.dataset_meta import DatasetMeta, assembled, field, read_declaration, tasks_in_order
 from wam.data.errors import MissingCameraError, MissingFileError
 from wam.data.schema import EpisodeRow, VideoSpan
 from wam.data.tables import read_committed_episodes, tasks_from_table
@@ -26,25 +26,15 @@ def read_v3(root: Path, info: dict[str, Any]) -> DatasetMeta:
         )
     declared = read_declaration(path, info)
     rows = read_committed_episodes(root, total).to_pylist()
-    meta = DatasetMeta(
-        root=root,
-        version=field(info, "codebase_version", path, str),
-        fps=field(info, "fps", path, float),
-        robot_type=str(info.get("robot_type") or "unknown"),
-        features=declared.features,
-        cameras=declared.cameras,
-        video_keys=declared.video_keys,
-        image_keys=declared.image_keys,
+    return assembled(
+        root,
+        info,
+        declared,
         tasks=_tasks(root, field(info, "total_tasks", path, int)),
         episodes=tuple(_episode_row(root, row, declared.video_keys) for row in rows),
-        total_rows=field(info, "total_frames", path, int),
-        data_path=field(info, "data_path", path, str),
-        video_path=info.get("video_path") or "",
         fingerprint=_fingerprint(info, root, total),
-        discarded=integers(info, "discarded_episode_indices", path),
+        table=TABLE,
     )
-    check_row_counts(meta, TABLE)
-    return meta
 
 
 def _episode_row(root: Path, row: Mapping[str, Any], video_keys: Mapping[str, str]) -> EpisodeRow:

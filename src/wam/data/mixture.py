@@ -74,11 +74,6 @@ class Mixture:
         starts = torch.tensor([0, *(len(member.source.sentences) for member in self.members)]).cumsum(0)
         self._first_sentence = starts[:-1].tolist()
 
-    @property
-    def prompts(self) -> list[str]:
-        """What `text_id` counts: the prompts of every member's sentences, member by member."""
-        return [member.prompt(sentence) for member in self.members for sentence in member.source.sentences]
-
     def __iter__(self) -> Iterator[WindowBatch]:
         return self
 
@@ -106,6 +101,11 @@ class Mixture:
             raise ValueError(f"mixture: the saved members are {list(state)}, now they are {names}; keep them to resume")
         for name, sampler in zip(names, self._samplers, strict=True):
             sampler.load_state_dict(state[name])
+
+
+def prompts_of(members: Sequence[Member]) -> list[str]:
+    """What `text_id` counts in a mixture: the prompts of every member's sentences, member by member."""
+    return [member.prompt(sentence) for member in members for sentence in member.source.sentences]
 
 
 def shares(weights: Sequence[float], batch_size: int) -> list[int]:

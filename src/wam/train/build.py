@@ -10,13 +10,13 @@ from pathlib import Path
 
 import torch
 
-from wam.data.mixture import Mixture
+from wam.data.mixture import prompts_of
 from wam.encoders.nano_tokenizer import NanoTokenizer
 from wam.encoders.text import MiniLMTextEncoder
 from wam.model.config import TransformerConfig
 from wam.robot.embodiment import Embodiment
 from wam.train.config import TrainConfig
-from wam.train.sources import members_of, open_entries, robots_of
+from wam.train.sources import held_out, members_of, open_entries, robots_of
 from wam.train.trainer import Trainer
 from wam.world_action_model import WorldActionConfig, WorldActionModel
 
@@ -29,18 +29,18 @@ def build(config: TrainConfig, progress: Callable[[int, int], None] | None = Non
     tokenizer = NanoTokenizer.from_pretrained(config.tokenizer)
     opened = open_entries(config, tokenizer, progress)
     robots = robots_of(config, opened)
-    training = members_of(config, opened, robots, "train")
-    held_out = [replace(member, weight=1.0) for member in members_of(config, opened, robots, "validation")]
+    training = members_of(opened, robots)
+    validation = held_out(config, opened, training)
     text_encoder = MiniLMTextEncoder()
     torch.manual_seed(config.seed)
     model = _model(config, robots, opened[0].cache.latent_shape, text_encoder)
-    prompts = text_encoder.encode(Mixture(training, config.batch).prompts)
+    prompts = text_encoder.encode(prompts_of(training))
 
     def save_model(finished: WorldActionModel, folder: Path) -> None:
         shutil.copytree(config.tokenizer, folder / TOKENIZER, dirs_exist_ok=True, ignore=_only_the_model)
         finished.save_pretrained(folder)
 
-    return Trainer(config, model, training, held_out, prompts, save_model)
+    return Trainer(config, model, training, validation, prompts, save_model)
 
 
 def _model(

@@ -46,12 +46,13 @@ class DataEntry:
 
 @dataclass(frozen=True)
 class Opened:
-    """A data set with its latents, and how its robot is described."""
+    """A data set with its latents, how its robot is described, and the windows of its training episodes."""
 
     entry: DataEntry
     dataset: LeRobotDataset
     cache: LatentCache
     embodiment: Embodiment
+    training: WindowSource
 
     @property
     def video_only(self) -> bool:
@@ -76,7 +77,8 @@ def open_entries(
     for entry in read_entries(config):
         dataset, embodiment = LeRobotDataset(entry.data), load_embodiment(entry.embodiment)
         cache = encode_dataset(dataset, tokenizer, embodiment, entry.data / LATENTS, progress=progress)
-        opened.append(Opened(entry, dataset, cache, embodiment))
+        training = window_source(config, entry, dataset, cache, embodiment, "train")
+        opened.append(Opened(entry, dataset, cache, embodiment, training))
     return opened
 
 
@@ -98,14 +100,14 @@ def robots_of(config: TrainConfig, opened: list[Opened]) -> tuple[Embodiment, ..
     known = []
     for robot in robots:
         own = [one for one in acting if one.embodiment.name == robot]
-        rows = [pair for one in own for pair in window_source(config, one, "train").labelled_rows()]
+        rows = [pair for one in own for pair in one.training.labelled_rows()]
         statistics = robot_statistics(own[0].embodiment, rows)
         known.append(replace(own[0].embodiment, statistics=statistics, **widths))
     return tuple(known)
 
 
-def members_of(config: TrainConfig, opened: list[Opened], robots: tuple[Embodiment, ...], split: str) -> list[Member]:
-    """The data sets as members of a mixture, each in its robot's units."""
+def members_of(opened: list[Opened], robots: tuple[Embodiment, ...]) -> list[Member]:
+    """The data sets' training windows as members of a mixture, each in its robot's units."""
     names = [robot.name for robot in robots]
     members: list[Member] = []
     for one in opened:
@@ -114,14 +116,27 @@ def members_of(config: TrainConfig, opened: list[Opened], robots: tuple[Embodime
         name = one.entry.data.name
         if name in {member.name for member in members}:
             name = f"{name}-{len(members)}"
-        source = window_source(config, one, split)
-        members.append(Member(name, source, units, slot, one.entry.weight, one.embodiment))
+        members.append(Member(name, one.training, units, slot, one.entry.weight, one.embodiment))
     return members
 
 
-def window_source(config: TrainConfig, one: Opened, split: str) -> WindowSource:
+def held_out(config: TrainConfig, opened: list[Opened], training: list[Member]) -> list[Member]:
+    """The same members on the validation episodes, all with the same weight."""
+    return [
+        replace(
+            member,
+            source=window_source(config, one.entry, one.dataset, one.cache, one.embodiment, "validation"),
+            weight=1.0,
+        )
+        for one, member in zip(opened, training, strict=True)
+    ]
+
+
+def window_source(
+    config: TrainConfig, entry: DataEntry, dataset: LeRobotDataset, cache: LatentCache, robot: Embodiment, split: str
+) -> WindowSource:
     """Windows of the training or the validation episodes."""
-    w, robot = config.windows, one.embodiment
+    w = config.windows
     spec = WindowSpec(
         chunks=w.chunks,
         actions_per_chunk=robot.actions_per_chunk,
@@ -132,7 +147,7 @@ def window_source(config: TrainConfig, one: Opened, split: str) -> WindowSource:
     selection = EpisodeSelection("train", w.validation_share, w.labelled_share, w.drop_unlabelled)
     if split == "validation":
         selection = replace(selection, split="validation", labelled_share=1.0)
-    return WindowSource(one.dataset, one.cache, spec, selection, one.entry.filter)
+    return WindowSource(dataset, cache, spec, selection, entry.filter)
 
 
 def _entry(fields: Mapping[str, Any], source: str) -> DataEntry:
