@@ -1,10 +1,10 @@
 """Does dreaming help when few episodes carry actions? Success against the share of labelled episodes, for two learners.
 
-joint         learns the video of every episode, and the actions of the labelled ones.
+joint         learns the video of every episode, and the actions of the labelled ones, which fill half of every batch.
 actions only  the same network without video to denoise, on the labelled episodes alone.
 
-Every training gets the same time on one thread; as many run side by side as --workers says. All are evaluated on the
-same initial states. What is finished is not done again, so a stopped run continues when the same command is given.
+Every training gets the same time on one core. All are evaluated on the same initial states. What is finished is not
+done again, so a stopped run continues when the same command is given.
 
 Usage: .venv/bin/python recipes/label_share.py --data DATA --tokenizer TOKENIZER --out runs/label-share
 """
@@ -23,7 +23,10 @@ import tyro
 from wam.evaluate.results import ResultFolder
 from wam.evaluate.statistics import wilson
 
-LEARNERS = {"joint": ("#4c78a8", []), "actions only": ("#d6723b", ["--no-dream", "--windows.drop-unlabelled"])}
+LEARNERS = {
+    "joint": ("#4c78a8", ["--windows.labelled-part", "0.5"]),
+    "actions only": ("#d6723b", ["--no-dream", "--windows.labelled-part", "1"]),
+}
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,7 @@ class LabelShare:
     episodes: int = 20
     """Test episodes per task."""
     workers: int = 2
+    """Trainings side by side, one core each."""
     train_options: str = ""
     """More options of `wam train` for both learners, e.g. `--train-options="--noise.mode coupled --compile"`."""
 
@@ -63,10 +67,13 @@ class Run:
 def main(config: LabelShare) -> None:
     runs = [Run(name, share, seed) for seed in config.seeds for share in config.shares for name in LEARNERS]
     with ThreadPoolExecutor(config.workers) as pool:
-        list(pool.map(lambda run: train(config, run), runs))
-    for run in runs:
-        evaluate(config, run)
+        list(pool.map(lambda run: train_and_evaluate(config, run), runs))
     draw(config, runs)
+
+
+def train_and_evaluate(config: LabelShare, run: Run) -> None:
+    train(config, run)
+    evaluate(config, run)
 
 
 def train(config: LabelShare, run: Run) -> None:
@@ -80,7 +87,7 @@ def train(config: LabelShare, run: Run) -> None:
 
 def evaluate(config: LabelShare, run: Run) -> None:
     folder = run.folder(config.out)
-    wam("eval", folder / "model", "--tasks", config.tasks, "--episodes", config.episodes, "--workers", config.workers,
+    wam("eval", folder / "model", "--tasks", config.tasks, "--episodes", config.episodes, "--workers", 1,
         "--label", folder.name, "--out", folder / "eval")  # fmt: skip
 
 

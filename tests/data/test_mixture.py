@@ -62,6 +62,23 @@ def test_every_batch_holds_each_member_in_its_own_units(source: WindowSource) ->
         assert prompts == [*plain[:6], *(f"people {sentence}" for sentence in plain[6:])]
 
 
+def test_half_of_a_batch_can_come_from_the_few_labelled_episodes(dataset: LeRobotDataset, cache: LatentCache) -> None:
+    source = WindowSource(dataset, cache, WindowSpec(chunks=3), EpisodeSelection("all", labelled_share=0.4))
+    assert 0 < len(source.labelled_episodes) < len(source.episodes)
+    member = Member("one", source, Units(ROBOT), labelled_part=0.5)
+    drawn = Mixture([member], 6), Mixture([member], 6)
+    seen = []
+    for _ in range(8):
+        batch = next(drawn[0])
+        assert batch.has_action.tolist() == [True] * 3 + [False] * 3
+        seen += zip(batch.episode[:3].tolist(), batch.row[:3].tolist(), strict=True)
+    per_epoch = len(source.labelled_anchors()) // 3 * 3
+    assert len(set(seen[:per_epoch])) == len(seen[:per_epoch]), "a labelled window came twice before all had come"
+    drawn[1].load_state_dict(drawn[0].state_dict())
+    assert torch.equal(next(drawn[0]).row, next(drawn[1]).row)
+    assert [next(Mixture([replace(member, labelled_part=1.0)], 4)).has_action.all() for _ in range(2)] == [True, True]
+
+
 def test_resuming_goes_on_exactly_and_ranks_differ(source: WindowSource) -> None:
     one, other = Mixture(members(source), 8, seed=3), Mixture(members(source), 8, seed=3)
     for _ in range(5):

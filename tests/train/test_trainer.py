@@ -124,7 +124,7 @@ def test_the_run_leaves_a_log_a_plot_and_a_model(material: Path, tmp_path: Path)
 def test_video_only_episodes_train_the_video_and_the_control_leaves_them_out(material: Path, tmp_path: Path) -> None:
     half = WindowConfig(validation_share=0.3, labelled_share=0.5)
     joint = build(config(material, tmp_path / "joint", windows=half))
-    control = build(config(material, tmp_path / "bc", windows=replace(half, drop_unlabelled=True), dream=False))
+    control = build(config(material, tmp_path / "bc", windows=replace(half, labelled_part=1.0), dream=False))
     everything, labelled = (trainer.batches.members[0].source for trainer in (joint, control))
     assert 0 < len(labelled.episodes) < len(everything.episodes)
     assert list(labelled.episodes) == list(everything.labelled_episodes)

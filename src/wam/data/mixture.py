@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,7 +26,8 @@ class Member:
 
     source: its windows, in robot units.  weight: its part of every batch, relative to the others.
     units: conversions of its robot, whose codec is in `slot`; None for video without actions.  embodiment: whose
-    pictures they are, and how a sentence becomes a prompt.
+    pictures they are, and how a sentence becomes a prompt.  labelled_part: part of its windows that come from episodes
+    with actions; None: as often as they come.
     """
 
     name: str
@@ -34,6 +36,7 @@ class Member:
     slot: int = 0
     weight: float = 1.0
     embodiment: Embodiment | None = None
+    labelled_part: float | None = None
 
     def prompt(self, sentence: str) -> str:
         return sentence if self.embodiment is None else self.embodiment.prompt(sentence)
@@ -67,10 +70,11 @@ class Mixture:
             raise DatasetError("mixture: every member is video only; at least one must have actions")
         self._real = known[0].action_dims
         self._state_width = known[0].embodiment.state_width or known[0].embodiment.state_dim
-        self._samplers = [
-            WindowSampler(member.source, count, seed + 7919 * place, rank, world_size)
-            for place, (member, count) in enumerate(zip(self.members, self.counts, strict=True))
-        ]
+        self._samplers = {
+            (place, name): WindowSampler(member.source, count, seed + 7919 * place + part, rank, world_size, anchors)
+            for place, member in enumerate(self.members)
+            for part, (name, count, anchors) in enumerate(_parts(member, self.counts[place]))
+        }
         starts = torch.tensor([0, *(len(member.source.sentences) for member in self.members)]).cumsum(0)
         self._first_sentence = starts[:-1].tolist()
 
@@ -78,7 +82,7 @@ class Mixture:
         return self
 
     def __next__(self) -> WindowBatch:
-        parts = [self.collate(place, next(sampler)) for place, sampler in enumerate(self._samplers)]
+        parts = [self.collate(place, next(sampler)) for (place, _), sampler in self._samplers.items()]
         return parts[0] if len(parts) == 1 else joined(parts)
 
     def collate(self, place: int, index: WindowIndex) -> WindowBatch:
@@ -92,14 +96,14 @@ class Mixture:
 
     def state_dict(self) -> dict[str, Any]:
         """Plain numbers from which `load_state_dict` goes on."""
-        return {member.name: s.state_dict() for member, s in zip(self.members, self._samplers, strict=True)}
+        return {name: sampler.state_dict() for (_, name), sampler in self._samplers.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Raises ValueError when the members are others, or one of them has changed."""
-        names = [member.name for member in self.members]
+        names = [name for _, name in self._samplers]
         if list(state) != names:
             raise ValueError(f"mixture: the saved members are {list(state)}, now they are {names}; keep them to resume")
-        for name, sampler in zip(names, self._samplers, strict=True):
+        for (_, name), sampler in self._samplers.items():
             sampler.load_state_dict(state[name])
 
 
@@ -118,6 +122,17 @@ def shares(weights: Sequence[float], batch_size: int) -> list[int]:
     for place in by_remainder[: batch_size - sum(counts)]:
         counts[place] += 1
     return counts
+
+
+def _parts(member: Member, count: int) -> list[tuple[str, int, np.ndarray | None]]:
+    """(name, windows per batch, anchors to draw from) for each group of a member's episodes that is drawn by itself."""
+    labelled = member.source.labelled_anchors()
+    if member.labelled_part is None or len(labelled) == len(member.source):
+        return [(member.name, count, None)]
+    with_actions, without = shares([member.labelled_part, 1 - member.labelled_part], count)
+    others = np.setdiff1d(np.arange(len(member.source)), labelled)
+    parts = [(f"{member.name}/labelled", with_actions, labelled), (f"{member.name}/video", without, others)]
+    return [part for part in parts if part[1] > 0]
 
 
 def joined(parts: Sequence[WindowBatch]) -> WindowBatch:

@@ -255,6 +255,10 @@ class WindowSource:
         labelled: np.ndarray = self.episodes[self._labelled[self.episodes]]
         return labelled
 
+    def labelled_anchors(self) -> np.ndarray:
+        """Numbers of the windows of episodes that keep their actions."""
+        return np.flatnonzero(self._labelled[self._anchors[:, 0]])
+
     def labelled_rows(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """States (T, S) and actions (T, A) of every drawn episode that keeps its actions."""
         for episode in self.labelled_episodes:
@@ -364,20 +368,28 @@ class WindowSampler:
         seed: of order and gaps.
         rank: this process.
         world_size: processes in all.
+        anchors: numbers of the windows to draw; None is all of them.
     """
 
     def __init__(
-        self, source: WindowSource, batch_size: int, seed: int = 0, rank: int = 0, world_size: int = 1
+        self,
+        source: WindowSource,
+        batch_size: int,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        anchors: np.ndarray | None = None,
     ) -> None:
+        anchors = np.arange(len(source)) if anchors is None else anchors
         if not 0 <= rank < world_size:
             raise ValueError(f"WindowSampler: rank is {rank}, expected 0 to {world_size - 1}")
-        if batch_size < 1 or batch_size * world_size > len(source):
+        if batch_size < 1 or batch_size * world_size > len(anchors):
             raise ValueError(
-                f"WindowSampler: {world_size} ranks x batch_size {batch_size}, expected 1 to {len(source)} windows"
+                f"WindowSampler: {world_size} ranks x batch_size {batch_size}, expected 1 to {len(anchors)} windows"
             )
-        self.source = source
+        self.source, self._anchors = source, anchors
         self.batch_size = batch_size
-        self._identity = {"seed": seed, "batch_size": batch_size, "world_size": world_size, "windows": len(source)}
+        self._identity = {"seed": seed, "batch_size": batch_size, "world_size": world_size, "windows": len(anchors)}
         self._seed, self._rank, self._world_size = seed, rank, world_size
         self._epoch = self._batch = 0
         self._order = self._order_of_epoch()
@@ -385,7 +397,7 @@ class WindowSampler:
     @property
     def batches_per_epoch(self) -> int:
         """Whole batches per rank; windows that fill no whole batch wait for another epoch's order."""
-        return len(self.source) // (self.batch_size * self._world_size)
+        return len(self._anchors) // (self.batch_size * self._world_size)
 
     def __iter__(self) -> Iterator[WindowIndex]:
         return self
@@ -416,7 +428,7 @@ class WindowSampler:
 
     def _order_of_epoch(self) -> np.ndarray:
         """This rank's share of the epoch's permutation."""
-        order = np.random.default_rng([self._seed, 0, self._epoch]).permutation(len(self.source))
+        order = np.random.default_rng([self._seed, 0, self._epoch]).permutation(self._anchors)
         return order[self._rank :: self._world_size]
 
 

@@ -29,7 +29,7 @@ def build(config: TrainConfig, progress: Callable[[int, int], None] | None = Non
     tokenizer = NanoTokenizer.from_pretrained(config.tokenizer)
     opened = open_entries(config, tokenizer, progress)
     robots = robots_of(config, opened)
-    training = members_of(opened, robots)
+    training = members_of(opened, robots, config.windows.labelled_part)
     validation = held_out(config, opened, training)
     text_encoder = MiniLMTextEncoder()
     torch.manual_seed(config.seed)

@@ -35,8 +35,9 @@ class WindowConfig:
     """Share of windows whose anchor lies further back than the first chunk, as it does once the memory has slid."""
     labelled_share: float = 1.0
     """Share of the episodes that keep their actions; the others are video only."""
-    drop_unlabelled: bool = False
-    """Leave video-only episodes out instead of learning from their video."""
+    labelled_part: float | None = None
+    """Part of every batch that is drawn from the episodes that keep their actions; None: as often as they come, 1: the
+    video-only episodes are left out."""
     validation_share: float = 0.03
     """Share of the episodes held out for validation."""
 

@@ -106,7 +106,9 @@ def robots_of(config: TrainConfig, opened: list[Opened]) -> tuple[Embodiment, ..
     return tuple(known)
 
 
-def members_of(opened: list[Opened], robots: tuple[Embodiment, ...]) -> list[Member]:
+def members_of(
+    opened: list[Opened], robots: tuple[Embodiment, ...], labelled_part: float | None = None
+) -> list[Member]:
     """The data sets' training windows as members of a mixture, each in its robot's units."""
     names = [robot.name for robot in robots]
     members: list[Member] = []
@@ -116,7 +118,8 @@ def members_of(opened: list[Opened], robots: tuple[Embodiment, ...]) -> list[Mem
         name = one.entry.data.name
         if name in {member.name for member in members}:
             name = f"{name}-{len(members)}"
-        members.append(Member(name, one.training, units, slot, one.entry.weight, one.embodiment))
+        part = None if one.video_only else labelled_part
+        members.append(Member(name, one.training, units, slot, one.entry.weight, one.embodiment, part))
     return members
 
 
@@ -127,6 +130,7 @@ def held_out(config: TrainConfig, opened: list[Opened], training: list[Member]) 
             member,
             source=window_source(config, one.entry, one.dataset, one.cache, one.embodiment, "validation"),
             weight=1.0,
+            labelled_part=None,
         )
         for one, member in zip(opened, training, strict=True)
     ]
@@ -144,7 +148,7 @@ def window_source(
         frames_per_chunk=robot.frames_per_chunk,
         gap_probability=w.gap_probability if config.size.autoregressive else 0.0,
     )
-    selection = EpisodeSelection("train", w.validation_share, w.labelled_share, w.drop_unlabelled)
+    selection = EpisodeSelection("train", w.validation_share, w.labelled_share, drop_unlabelled=w.labelled_part == 1.0)
     if split == "validation":
         selection = replace(selection, split="validation", labelled_share=1.0)
     return WindowSource(dataset, cache, spec, selection, entry.filter)
