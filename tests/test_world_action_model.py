@@ -9,9 +9,15 @@ import pytest
 import torch
 
 from tests.models import TINY, tiny_model, tiny_windows, with_changes
+from wam.flow.sampler import Given, Imagined, Sampler
 from wam.model.attention import ANCHOR
-from wam.model.transformer import Pass
-from wam.world_action_model import Sampler, WorldActionModel, chunk_pass, window_layout
+from wam.model.passes import chunk_pass, window_layout
+from wam.model.transformer import Pass, Velocity
+from wam.world_action_model import WorldActionModel
+
+
+def noise(model: WorldActionModel) -> Imagined:
+    return model.noise(torch.Generator().manual_seed(0))
 
 
 @pytest.mark.parametrize("memory", [1, 2, 4])
@@ -21,13 +27,14 @@ def test_cached_inference_equals_the_masked_forward_for_every_chunk(memory: int)
     config = replace(TINY, transformer=replace(TINY.transformer, memory=memory))
     model = tiny_model(config).double()
     windows, text = tiny_windows(batch=2, chunks=chunks)
-    sigma = torch.rand(2, int(window_layout(config, chunks).sigma_slot.max()) + 1, dtype=torch.float64)
+    layout = window_layout(config.transformer, config.grid, chunks)
+    sigma = torch.rand(2, int(layout.sigma_slot.max()) + 1, dtype=torch.float64)
     sigma[:, 0] = 0
     context = model.context(text.double())
     zero = torch.zeros(2, dtype=torch.long)
     masked = model.transformer(
         Pass(
-            window_layout(config, chunks),
+            layout,
             sigma,
             zero,
             torch.cat([windows.anchor, windows.video[:, :, :-1], windows.video], dim=2).double(),
@@ -66,8 +73,8 @@ def test_the_previous_frame_is_the_one_before_the_chunk_and_changes_the_dream() 
     model.remember(cache, context, windows.anchor, ANCHOR)
 
     def dream(previous: torch.Tensor | None) -> torch.Tensor:
-        rng = torch.Generator().manual_seed(0)
-        video = model.denoise(cache, context, windows.state[:, 0], 0, Sampler(), rng, previous).video
+        velocity, start = model.velocity(cache, context), noise(model)
+        video = model.denoise(velocity, start, windows.state[:, 0], 0, Sampler(), previous).video
         assert video is not None
         return video
 
@@ -84,7 +91,7 @@ def test_denoising_leaves_the_memory_as_it_was() -> None:
     context, cache = model.context(text), model.new_cache()
     model.remember(cache, context, windows.anchor, ANCHOR)
     before = cache.keys[:, :, :, : cache.kept].clone(), cache.chunk.clone()
-    model.denoise(cache, context, windows.state[:, 0], 0, Sampler(steps=3), torch.Generator().manual_seed(0))
+    model.denoise(model.velocity(cache, context), noise(model), windows.state[:, 0], 0, Sampler(steps=3))
     assert torch.equal(cache.keys[:, :, :, : cache.kept], before[0]) and torch.equal(cache.chunk, before[1])
 
 
@@ -169,9 +176,56 @@ def test_sampler_recovers_data_from_the_exact_velocity(sampler: Sampler, monkeyp
         return Velocity((inputs.video - windows.video) / video_sigma, (inputs.action - windows.action) / action_sigma)
 
     monkeypatch.setattr(model.transformer, "forward", exact)
-    out = model.denoise(cache, context, windows.state[:, 0], 0, sampler, torch.Generator().manual_seed(0))
+    out = model.denoise(model.velocity(cache, context), noise(model), windows.state[:, 0], 0, sampler)
     assert out.video is not None
     assert torch.allclose(out.video, windows.video, atol=1e-4) and torch.allclose(out.action, windows.action, atol=1e-4)
+
+
+@pytest.mark.parametrize("known", ["video", "actions", "prefix"])
+def test_what_is_given_is_told_as_clean_and_stays(known: str) -> None:
+    """Inverse dynamics, forward dynamics, real-time chunking: the levels that each token is told, step by step."""
+    model = tiny_model()
+    windows, text = tiny_windows(batch=2, chunks=1)
+    action = {"video": None, "actions": windows.action, "prefix": windows.action[:, :3]}[known]
+    given = Given(video=windows.video if known == "video" else None, action=action)
+    context, cache = model.context(text), model.new_cache(batch=2)
+    model.remember(cache, context, windows.anchor, ANCHOR)
+    plain, told = model.velocity(cache, context), []
+
+    def velocity(step: int, inputs: Pass) -> Velocity:
+        told.append(inputs.sigma[0, inputs.layout.sigma_slot].tolist())
+        return plain(step, inputs)
+
+    start = model.noise(torch.Generator().manual_seed(0), batch=2)
+    out = model.denoise(velocity, start, windows.state[:, 0], 0, Sampler(steps=2), given=given)
+    assert out.video is not None and start.video is not None
+    for sigma, levels in zip((1.0, 0.5), told, strict=True):
+        video = 0.0 if known == "video" else sigma
+        count = 0 if action is None else action.shape[1]
+        rest = 0.0 if known == "actions" else sigma
+        assert levels == [video] * 4 + [0.0] * count + [sigma] * (4 - count) + [rest]
+    if known == "video":
+        assert torch.equal(out.video, windows.video)
+    else:
+        assert not torch.allclose(out.video, start.video, atol=1e-3)
+    if action is not None:
+        assert torch.equal(out.action[:, : action.shape[1]], action)
+    if known != "actions":
+        assert not torch.allclose(out.action[:, -1], start.action[:, -1], atol=1e-3)
+
+
+def test_given_that_leaves_nothing_to_denoise_is_named() -> None:
+    model = tiny_model()
+    windows, text = tiny_windows(batch=1, chunks=1)
+    context, cache = model.context(text), model.new_cache()
+
+    def denoise(given: Given) -> None:
+        model.denoise(model.velocity(cache, context), noise(model), windows.state[:, 0], 0, Sampler(), given=given)
+
+    with pytest.raises(ValueError, match="the whole chunk is known"):
+        denoise(Given(windows.video, windows.action))
+    with pytest.raises(ValueError, match="found 5 actions, a chunk has 4"):
+        denoise(Given(action=torch.zeros(1, 5, 2)))
 
 
 def test_saved_model_is_the_same_model(tmp_path: Path) -> None:
@@ -210,7 +264,7 @@ def test_bidirectional_and_actions_only_models_train_and_sample() -> None:
         model.loss(windows, text, torch.Generator().manual_seed(0)).total.backward()
         context, cache = model.context(text[:1]), model.new_cache()
         model.remember(cache, context, windows.anchor[:1], ANCHOR)
-        out = model.denoise(cache, context, windows.state[:1, 0], 0, Sampler(), torch.Generator().manual_seed(0))
+        out = model.denoise(model.velocity(cache, context), noise(model), windows.state[:1, 0], 0, Sampler())
         assert out.action.shape == (1, 4, 2) and torch.isfinite(out.action).all()
 
 
@@ -220,5 +274,5 @@ def test_acting_first_does_not_spoil_training() -> None:
     model = tiny_model(config)
     windows, text = tiny_windows(batch=1, chunks=2, config=config)
     with torch.inference_mode():
-        window_layout(config, 2)
+        window_layout(config.transformer, config.grid, 2)
     model.loss(windows, text, torch.Generator().manual_seed(0)).total.backward()

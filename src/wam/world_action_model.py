@@ -8,21 +8,22 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import dataclass, field
-from functools import lru_cache
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from wam.flow.noise import NoiseConfig, interpolate, loss_weight, sample_levels, target_velocity
-from wam.flow.solvers import Euler, Solver, UniPC, sigma_schedule, unipc_schedule
-from wam.model.attention import ANCHOR, Kind, Layout, concatenate, step_layout, video_layout
+from wam.flow.noise import NoiseConfig, interpolate, loss_weight, sample_levels, sample_prefix, target_velocity
+from wam.flow.sampler import Given, Imagined, Sampler, integrate
+from wam.model.attention import Layout
 from wam.model.config import TransformerConfig
 from wam.model.kv_cache import KVCache
-from wam.model.transformer import Context, Pass, Transformer, Velocity
+from wam.model.passes import chunk_pass, chunk_sigma, clean_pass, in_dtype, window_layout
+from wam.model.transformer import Context, Geometry, Pass, Transformer, Velocity
 from wam.robot.embodiment import Embodiment
 from wam.robot.units import Units
 
@@ -136,6 +137,29 @@ class Windows(Protocol):
 
 
 @dataclass(frozen=True)
+class Draws:
+    """What chance decides about a batch of windows, on the CPU.
+
+    video_level, action_level (B, M): noise levels of each chunk.  prefix (B, M): how many of its first actions are
+    given, clean and not to be learned.  video_noise, action_noise: shaped as the windows'.
+    """
+
+    video_level: Tensor
+    action_level: Tensor
+    prefix: Tensor
+    video_noise: Tensor
+    action_noise: Tensor
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Over how many latent frames and actions a loss is a mean, each ()."""
+
+    video: Tensor
+    action: Tensor
+
+
+@dataclass(frozen=True)
 class Losses:
     """total = action + video_weight * video; the parts are mean squared velocity errors."""
 
@@ -144,41 +168,12 @@ class Losses:
     action: Tensor
 
 
-@dataclass(frozen=True)
-class Sampler:
-    """How a chunk is denoised.
+Network = Callable[..., Velocity]
+"""A `Transformer`, or whatever is called as one."""
 
-    steps: network calls.  solver: "euler" or "unipc" (with the released schedule).
-    guidance: 1 = off, else v = v_none + guidance (v_prompt - v_none) on the video; actions follow the prompt alone.
-    video_final: noise level at which the video stops; 0 = fully imagined, 1 = stays pure noise.
-    shift: moves the levels of both towards noise.
-    """
-
-    steps: int = 4
-    solver: Literal["euler", "unipc"] = "euler"
-    guidance: float = 1.0
-    video_final: float = 0.0
-    shift: float = 1.0
-
-    def solvers(self, device: torch.device) -> tuple[Solver, Solver]:
-        """Fresh solvers for (video, actions)."""
-        if self.solver == "unipc":
-            return (
-                UniPC(unipc_schedule(self.steps, self.shift, self.video_final).to(device)),
-                UniPC(unipc_schedule(self.steps, self.shift).to(device)),
-            )
-        return (
-            Euler(sigma_schedule(self.steps, self.shift, self.video_final).to(device)),
-            Euler(sigma_schedule(self.steps, self.shift).to(device)),
-        )
-
-
-@dataclass(frozen=True)
-class Imagined:
-    """One denoised chunk: video latents (B, z, K, h, w), None without dreaming; actions (B, N, A) in model units."""
-
-    video: Tensor | None
-    action: Tensor
+VelocityOf = Callable[[int, Pass], Velocity]
+"""Number of the sampler's step and the pass of that step -> velocities. What remembers, guides, skips or compiles hides
+behind it, so that `denoise` knows nothing of it."""
 
 
 class WorldActionModel(nn.Module):
@@ -191,37 +186,51 @@ class WorldActionModel(nn.Module):
 
     # ---------------------------------------------------------------- training: windows -> noise -> loss
 
-    def forward(self, windows: Windows, text: Tensor, generator: torch.Generator) -> Losses:
-        """`loss`, under the name that data parallelism wraps."""
-        return self.loss(windows, text, generator)
-
     def loss(self, windows: Windows, text: Tensor, generator: torch.Generator) -> Losses:
+        """The loss under noise and levels drawn from `generator`, on the CPU."""
+        return self(windows, text, self.draw(windows, [generator] * len(windows.chunk_valid)))
+
+    def draw(self, windows: Windows, generators: Sequence[torch.Generator]) -> Draws:
+        """Noise and levels, window by window: with a generator each, a window's draws depend on no other window."""
+        chunks, per_chunk, drawn = windows.chunk_valid.shape[1], self.config.transformer.actions_per_chunk, []
+        for video, action, generator in zip(windows.video, windows.action, generators, strict=True):
+            levels = sample_levels(self.config.noise, 1, chunks, generator)
+            prefix = sample_prefix(self.config.noise, 1, chunks, per_chunk, generator)
+            drawn.append((*levels, prefix, *(torch.randn(1, *x.shape, generator=generator) for x in (video, action))))
+        return Draws(*(torch.cat(parts) for parts in zip(*drawn, strict=True)))
+
+    def counts(self, windows: Windows, draws: Draws) -> Counts:
+        """Over how much the loss of these windows is a mean: known before the network is asked."""
+        seen, acts = self._taught(windows, draws)
+        return Counts(seen.sum(), acts.sum())
+
+    def forward(self, windows: Windows, text: Tensor, draws: Draws, counts: Counts | None = None) -> Losses:
         """Teacher-forced flow matching over whole windows (paper equation 3, algorithm 1).
 
-        text: (B, Lt, text_dim) prompt features.  generator: draws noise and levels, on the CPU.
+        text: (B, Lt, text_dim) prompt features.  counts: of the larger batch of which these windows are a part (other
+        processes, other micro-batches); the losses of all parts then add up to the loss of the whole.
         """
         config, c = self.config, self.config.transformer
-        batch, chunks = windows.chunk_valid.shape
-        device = text.device
-        levels = sample_levels(config.noise, batch, chunks, generator)
-        video_level, action_level = (level.to(device) for level in levels)
+        chunks, device = windows.chunk_valid.shape[1], text.device
+        video_level, action_level = draws.video_level.to(device), draws.action_level.to(device)
         action_level = torch.where(windows.has_action[:, None], action_level, torch.ones_like(action_level))
 
         labelled = windows.has_action[:, None, None]
         action = torch.where(labelled, windows.action, torch.zeros_like(windows.action))
         state = torch.where(labelled, windows.state, torch.zeros_like(windows.state))
-        video_noise, action_noise = (_noise_like(x, generator) for x in (windows.video, action))
+        video_noise, action_noise = draws.video_noise.to(device), draws.action_noise.to(device)
         video_sigma = video_level.repeat_interleave(c.frames_per_chunk, 1)
-        action_sigma = action_level.repeat_interleave(c.actions_per_chunk, 1)
+        action_sigma = action_level.repeat_interleave(c.actions_per_chunk, 1) * ~self._given(windows, draws).flatten(1)
         noisy_video = interpolate(windows.video, video_noise, video_sigma[:, None, :, None, None])
         noisy_action = interpolate(action, action_noise, action_sigma[:, :, None])
 
         context_video = self._with_previous(self._clean_context(windows), None)
         noisy_video = self._with_previous(noisy_video, self._before_each_chunk(windows))
-        layout = window_layout(config, chunks).to(device).shifted(windows.chunk_index[:, 0])
+        per_level = 1 if config.noise.prefix_share else c.actions_per_chunk
+        layout = window_layout(c, config.grid, chunks, config.dream, c.actions_per_chunk // per_level)
         inputs = Pass(
-            layout=layout,
-            sigma=torch.cat([torch.zeros_like(video_level[:, :1]), video_sigma, action_level], dim=1),
+            layout=layout.to(device).shifted(windows.chunk_index[:, 0]),
+            sigma=torch.cat([torch.zeros_like(video_level[:, :1]), video_sigma, action_sigma[:, ::per_level]], dim=1),
             embodiment=windows.embodiment,
             video=torch.cat([context_video, noisy_video], dim=2) if config.dream else context_video,
             action=noisy_action,
@@ -229,19 +238,32 @@ class WorldActionModel(nn.Module):
         )
         predicted = self.transformer(inputs, self.transformer.context(text))
 
-        counts = windows.chunk_valid & windows.loss_valid
-        acts = (counts[:, :, None] & windows.action_valid & labelled).flatten(1)
+        seen, acts = self._taught(windows, draws)
         action_error = (predicted.action.float() - target_velocity(action, action_noise)).square()
         real = windows.action_dims[:, None, :]
         action_error = (action_error * real).sum(-1) / real.sum(-1).clamp(min=1)
-        action_loss = _masked_mean(action_error * loss_weight(config.noise, action_sigma), acts)
+        action_weight = loss_weight(config.noise, action_sigma)
+        action_loss = _masked_mean(action_error * action_weight, acts, counts.action if counts else None)
         video_loss = torch.zeros_like(action_loss)
         if config.dream:
-            seen = counts.repeat_interleave(c.frames_per_chunk, 1) & windows.video_valid
             video_error = (predicted.video.float() - target_velocity(windows.video, video_noise)).square()
             video_error = video_error.mean(dim=(1, 3, 4))
-            video_loss = _masked_mean(video_error * loss_weight(config.noise, video_sigma), seen)
+            video_weight = loss_weight(config.noise, video_sigma)
+            video_loss = _masked_mean(video_error * video_weight, seen, counts.video if counts else None)
         return Losses(action_loss + config.video_weight * video_loss, video_loss, action_loss)
+
+    def _taught(self, windows: Windows, draws: Draws) -> tuple[Tensor, Tensor]:
+        """Which latent frames (B, M K) and actions (B, M N) the loss is about."""
+        chunks = windows.chunk_valid & windows.loss_valid
+        seen = chunks.repeat_interleave(self.config.transformer.frames_per_chunk, 1) & windows.video_valid
+        acts = chunks[:, :, None] & windows.action_valid & windows.has_action[:, None, None]
+        return seen, (acts & ~self._given(windows, draws)).flatten(1)
+
+    def _given(self, windows: Windows, draws: Draws) -> Tensor:
+        """Which actions are known, bool (B, M, N)."""
+        device = windows.has_action.device
+        prefix = draws.prefix.to(device) * windows.has_action[:, None]
+        return torch.arange(self.config.transformer.actions_per_chunk, device=device) < prefix[:, :, None]
 
     def _clean_context(self, windows: Windows) -> Tensor:
         """What teacher forcing shows: the anchor and every chunk but the last, which nobody may look at."""
@@ -268,8 +290,10 @@ class WorldActionModel(nn.Module):
         """What turns the numbers of the robot in this slot into model units and back."""
         return Units(self.config.embodiments[slot])
 
-    def new_cache(self, batch: int = 1, memory: int | None = None, dtype: torch.dtype | None = None) -> KVCache:
-        """An empty memory for `batch` sessions on the model's device."""
+    def new_cache(
+        self, batch: int = 1, memory: int | None = None, dtype: torch.dtype | None = None, *, joint: bool = False
+    ) -> KVCache:
+        """An empty memory of `batch` rows on the model's device; see `KVCache`."""
         weight = self.transformer.patch_embedding.weight
         rows, columns = self.config.grid
         return KVCache(
@@ -277,72 +301,121 @@ class WorldActionModel(nn.Module):
             batch,
             rows * columns,
             memory=memory,
+            joint=joint,
             dtype=dtype or weight.dtype,
             device=weight.device,
         )
 
     def context(self, text: Tensor) -> Context:
         """Prompt features (B, Lt, text_dim) -> keys and values for every block; once per prompt."""
-        return self.transformer.context(text)
+        weight = self.transformer.patch_embedding.weight
+        return self.transformer.context(text.to(weight.device, weight.dtype))
 
     @torch.no_grad()
-    def remember(self, cache: KVCache, context: Context, latents: Tensor, chunk: int) -> None:
+    def remember(
+        self,
+        cache: KVCache,
+        context: Context,
+        latents: Tensor,
+        chunk: int | Sequence[int],
+        network: Network | None = None,
+    ) -> None:
         """Write real frames into the cache at sigma 0: the anchor (B, z, 1, h, w), or a chunk (B, z, K, h, w).
 
-        The prompt stays on, as in training: keys of deeper blocks depend on it.
+        chunk: ANCHOR, a number, or a number for each row.  network: see `velocity`.  The prompt stays on, as in
+        training: keys of deeper blocks depend on it.
         """
-        video = self._with_previous(latents, None)
-        inputs = clean_pass(video, chunk, self.config.transformer, self.config.grid)
-        self.transformer(inputs, context, cache)
+        self.velocity(cache, context, network)(0, self.clean(latents, chunk))
         cache.commit(chunk)
+
+    def clean(self, latents: Tensor, chunk: int | Sequence[int]) -> Pass:
+        """Real frames as a pass, for `remember`."""
+        numbers = chunk if isinstance(chunk, int) else torch.tensor(chunk)
+        video = self._with_previous(latents.contiguous(), None)  # one order in memory: compiled code asks for the same
+        return clean_pass(video, numbers, self.config.transformer, self.config.grid)
+
+    def velocity(self, cache: KVCache, context: Context, network: Network | None = None) -> VelocityOf:
+        """The network as a `VelocityOf`: a prompt, over what is remembered under it until the next `remember`.
+
+        network: what runs in place of the transformer, a compiled one for instance.
+        """
+        run, dtype = network or self.transformer, self.transformer.patch_embedding.weight.dtype
+        known: list[tuple[Layout, Geometry]] = []  # of the last layout: all steps of a chunk have the same
+
+        def ask(step: int, inputs: Pass) -> Velocity:
+            if not known or known[0][0] is not inputs.layout:
+                known[:] = [(inputs.layout, self.transformer.geometry(inputs.layout, cache))]
+            return run(in_dtype(inputs, dtype), context, cache, geometry=known[0][1])
+
+        return ask
+
+    def noise(self, generator: torch.Generator, batch: int = 1) -> Imagined:
+        """What a chunk begins as, drawn on the CPU so that it is the same on every device."""
+        c, (z, height, width) = self.config.transformer, self.config.latent
+        device = self.transformer.patch_embedding.weight.device
+        video = torch.randn(batch, z, c.frames_per_chunk, height, width, generator=generator)
+        action = torch.randn(batch, c.actions_per_chunk, c.action_dim, generator=generator)
+        return Imagined(video.to(device) if self.config.dream else None, action.to(device))
 
     @torch.no_grad()
     def denoise(
         self,
-        cache: KVCache,
-        context: Context,
+        velocity: VelocityOf,
+        noise: Imagined,
         state: Tensor,
-        chunk: int,
+        chunk: int | Tensor,
         sampler: Sampler,
-        generator: torch.Generator,
         previous: Tensor | None = None,
-        unconditional: tuple[KVCache, Context] | None = None,
+        given: Given | None = None,
         slot: int = 0,
     ) -> Imagined:
-        """Denoise video and actions of one chunk together (algorithm 2); the cache is only read.
+        """Denoise video and actions of one chunk together (algorithm 2); what is remembered is only read.
 
-        state: (B, S) in model units, the present.  previous: (B, z, 1, h, w), the last real latent frame, which a model
-        with `see_previous` needs.  unconditional: cache and context of the empty prompt, for guidance.  slot: of the
-        robot.
+        state: (B, S) in model units, the present.  chunk: its number, or numbers (B,).  previous: (B, z, 1, h, w), the
+        last real latent frame, which a model with `see_previous` needs.  given: what is known of the chunk already.
+        slot: of the robot.
         """
-        config, c = self.config, self.config.transformer
+        config, c, given = self.config, self.config.transformer, given or Given()
+        self._check_known(given, previous)
+        prefix, solvers = given.actions, sampler.solvers()
+        video_sigma, action_sigma = (solver.sigmas for solver in solvers)
+        if given.video is not None:
+            video_sigma = torch.zeros_like(video_sigma)
+        if prefix == c.actions_per_chunk:
+            action_sigma, prefix = torch.zeros_like(action_sigma), 0
+        first = chunk_pass(
+            noise.video,
+            noise.action,
+            state[:, None],
+            (video_sigma[0], action_sigma[0]),
+            chunk,
+            c,
+            config.grid,
+            slot,
+            prefix,
+        )
+        sigma = chunk_sigma(video_sigma, action_sigma, c.frames_per_chunk, prefix).to(state.device)
+
+        def answer(step: int, video: Tensor | None, action: Tensor) -> tuple[Tensor | None, Tensor | None]:
+            seen = None if video is None else self._with_previous(video, previous)
+            levels = sigma[step].expand(len(state), -1)
+            v = velocity(step, replace(first, sigma=levels, video=seen, action=action))
+            return v.video, v.action
+
+        return integrate(noise, solvers, answer, given)
+
+    def _check_known(self, given: Given, previous: Tensor | None) -> None:
+        config, count = self.config, self.config.transformer.actions_per_chunk
         if config.see_previous and previous is None:
             raise ValueError(
                 "this model sees the previous frame: give denoise(previous=...), the last real latent frame"
             )
-        batch, device = state.shape[0], state.device
-        z, height, width = config.latent
-        video = torch.randn(batch, z, c.frames_per_chunk, height, width, generator=generator).to(device)
-        action = torch.randn(batch, c.actions_per_chunk, c.action_dim, generator=generator).to(device)
-        video_solver, action_solver = sampler.solvers(device)
-        for index in range(sampler.steps):
-            inputs = chunk_pass(
-                self._with_previous(video, previous) if config.dream else None,
-                action,
-                state[:, None],
-                (video_solver.sigmas[index], action_solver.sigmas[index]),
-                chunk,
-                c,
-                config.grid,
-                slot,
-            )
-            v = self.transformer(inputs, context, cache)
-            if unconditional is not None and sampler.guidance != 1.0:
-                v = guided(v, self.transformer(inputs, unconditional[1], unconditional[0]), sampler.guidance)
-            action = action_solver.step(action, v.action, index)
-            if config.dream:
-                video = video_solver.step(video, v.video, index)
-        return Imagined(video if config.dream else None, action)
+        if given.video is not None and not config.dream:
+            raise ValueError("given.video: this model was trained on actions alone (dream=False); leave it out")
+        if given.actions > count:
+            raise ValueError(f"given.action: found {given.actions} actions, a chunk has {count}")
+        if given.actions == count and (given.video is not None or not config.dream):
+            raise ValueError("given: the whole chunk is known; leave out what is to be denoised")
 
     # ---------------------------------------------------------------- one thing on disk
 
@@ -388,87 +461,6 @@ def guided(conditional: Velocity, unconditional: Velocity, scale: float) -> Velo
     return Velocity(unconditional.video + scale * (conditional.video - unconditional.video), conditional.action)
 
 
-# -------------------------------------------------------------------- the order of tokens, and their sigma slots
-
-
-@lru_cache(maxsize=16)
-@torch.inference_mode(False)  # kept between calls, so it must be of use to training too
-def window_layout(config: WorldActionConfig, chunks: int) -> Layout:
-    """[clean video | noisy video | actions | states] of a window of M chunks.
-
-    Sigma slots: 0 is clean, 1..MK the noisy frames, MK + 1.. the chunks' actions, whose slot their state shares.
-    """
-    c, (rows, columns) = config.transformer, config.grid
-    numbers = list(range(chunks))
-    shown = [ANCHOR, *numbers[:-1]] if c.autoregressive else [ANCHOR]
-    first_action = 1 + chunks * c.frames_per_chunk
-    action_slots = [first_action + i for i in numbers for _ in range(c.actions_per_chunk)]
-    parts = [video_layout(Kind.CLEAN, shown, c.frames_per_chunk, rows, columns, slot=0)]
-    if config.dream:
-        parts.append(video_layout(Kind.NOISY, numbers, c.frames_per_chunk, rows, columns, slot=1))
-    parts.append(step_layout(Kind.ACTION, numbers, c.actions_per_chunk, action_slots))
-    parts.append(step_layout(Kind.STATE, numbers, 1, [first_action + i for i in numbers]))
-    return concatenate(parts)
-
-
-def clean_pass(video: Tensor, chunk: int, config: TransformerConfig, grid: tuple[int, int]) -> Pass:
-    """Real video (B, in_channels, F, h, w) of one chunk, or of the anchor, at sigma 0."""
-    batch, device = video.shape[0], video.device
-    return Pass(
-        layout=clean_layout(config, grid, chunk).to(device),
-        sigma=torch.zeros(batch, 1, device=device),
-        embodiment=torch.zeros(batch, dtype=torch.long, device=device),
-        video=video,
-    )
-
-
-def chunk_pass(
-    video: Tensor | None,
-    action: Tensor,
-    state: Tensor,
-    sigmas: tuple[Tensor, Tensor],
-    chunk: int,
-    config: TransformerConfig,
-    grid: tuple[int, int],
-    slot: int = 0,
-) -> Pass:
-    """[noisy video | actions | state] of one chunk; sigmas: levels of (video, actions), each () or (B,).
-
-    slot: of the robot's codec.
-    """
-    batch, device = action.shape[0], action.device
-    layout = chunk_layout(config, grid, video is not None).to(device)
-    return Pass(
-        layout=layout.shifted(torch.full((1,), chunk, device=device)),
-        sigma=torch.stack([sigmas[0]] * config.frames_per_chunk + [sigmas[1]], dim=-1).expand(batch, -1),
-        embodiment=torch.full((batch,), slot, device=device),
-        video=video,
-        action=action,
-        state=state,
-    )
-
-
-@lru_cache(maxsize=16)
-@torch.inference_mode(False)  # kept between calls, so it must be of use to training too
-def chunk_layout(config: TransformerConfig, grid: tuple[int, int], with_video: bool) -> Layout:
-    """[noisy video | actions | state] of chunk 0. Sigma slots: 0..K - 1 its frames, K its actions and their state."""
-    slot = config.frames_per_chunk
-    parts = [
-        step_layout(Kind.ACTION, [0], config.actions_per_chunk, [slot] * config.actions_per_chunk),
-        step_layout(Kind.STATE, [0], 1, [slot]),
-    ]
-    if with_video:
-        parts.insert(0, video_layout(Kind.NOISY, [0], config.frames_per_chunk, *grid, slot=0))
-    return concatenate(parts)
-
-
-@lru_cache(maxsize=256)
-@torch.inference_mode(False)  # kept between calls, so it must be of use to training too
-def clean_layout(config: TransformerConfig, grid: tuple[int, int], chunk: int) -> Layout:
-    """The clean video of one chunk, or of the anchor."""
-    return video_layout(Kind.CLEAN, [chunk], config.frames_per_chunk, *grid, slot=0)
-
-
 def _check_fits(robot: Embodiment, config: TransformerConfig) -> None:
     """A robot's vectors and chunks must be those of the network."""
     found = {
@@ -485,9 +477,6 @@ def _check_fits(robot: Embodiment, config: TransformerConfig) -> None:
             )
 
 
-def _noise_like(x: Tensor, generator: torch.Generator) -> Tensor:
-    return torch.randn(x.shape, generator=generator, dtype=torch.float32).to(x.device)
-
-
-def _masked_mean(error: Tensor, mask: Tensor) -> Tensor:
-    return (error * mask).sum() / mask.sum().clamp(min=1)
+def _masked_mean(error: Tensor, mask: Tensor, count: Tensor | None = None) -> Tensor:
+    """The mean where the mask holds, or its part in the mean of a larger batch of this count."""
+    return (error * mask).sum() / (mask.sum() if count is None else count).clamp(min=1)

@@ -14,17 +14,23 @@ from hypothesis import strategies as st
 from tests.data.synthetic import EMBODIMENT, CellTokenizer, episode_data, length_of, read_latent, write_dataset
 from wam.data.errors import DatasetError, MissingColumnError, MissingFileError
 from wam.data.filters import DatasetFilter, kept_spans
+from wam.data.instructions import Instructions, read_instructions
 from wam.data.latent_cache import LatentCache, encode_dataset
 from wam.data.lerobot_reader import LeRobotDataset
-from wam.data.windows import EpisodeSelection, WindowIndex, WindowSampler, WindowSource, WindowSpec
+from wam.data.stats import robot_statistics
+from wam.data.window_sampler import WindowSampler
+from wam.data.windows import EpisodeSelection, WindowIndex, WindowSource, WindowSpec
 
 ALL = EpisodeSelection(split="all")
 N = 8
 
 
 def spans(dataset: LeRobotDataset, keep: DatasetFilter, task: np.ndarray | None = None) -> list[tuple[int, ...]]:
-    rows = [dataset.columns(i, ("task_index",))["task_index"] for i in range(dataset.num_episodes)]
-    found = kept_spans(dataset, keep, np.concatenate(rows) if task is None else task)
+    instructions = read_instructions(dataset, set(range(dataset.num_episodes)))
+    if task is not None:
+        silent = np.array([sentence.strip().lower() in keep.no_language for sentence in dataset.meta.tasks])
+        instructions = Instructions(dataset.meta.tasks, task[:, None], (~silent[task]).astype(np.int64))
+    found = kept_spans(dataset, keep, instructions)
     return [tuple(map(int, span)) for span in zip(found.episode, found.start, found.end, strict=True)]
 
 
@@ -188,11 +194,12 @@ def change_instruction(root: Path, episode: int, row: int, task_index: int) -> N
 
 def test_statistics_count_what_is_kept(dataset: LeRobotDataset, cache: LatentCache, tmp_path: Path) -> None:
     rows = row_file(tmp_path, {"1": [[3, 12], [20, 37]], "4": [[0, 30]]})
-    found = source(dataset, cache, WindowSpec(chunks=2), DatasetFilter(rows=rows)).normalization()
+    windows = source(dataset, cache, WindowSpec(chunks=2), DatasetFilter(rows=rows))
+    found = robot_statistics(EMBODIMENT, windows.labelled_rows())
     one, four = (episode_data(i).columns["action"].astype(float) for i in (1, 4))
     kept = np.concatenate([one[3:12], one[20:37], four])
-    np.testing.assert_allclose(found.action.mean, kept.mean(0))
-    assert found.action.count == len(kept)
+    np.testing.assert_allclose(found.action.mean, kept.mean(0), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found.action.q99, np.quantile(kept, 0.99, axis=0), rtol=1e-5)
 
 
 def test_an_episode_left_out_by_number_may_be_broken(

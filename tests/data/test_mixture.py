@@ -58,7 +58,7 @@ def test_every_batch_holds_each_member_in_its_own_units(source: WindowSource) ->
         scale = torch.tensor([1.0] * 4 + [2.0] * 2)[:, None]
         assert torch.allclose(batch.action[:6, 0] * scale, torch.from_numpy(raw[:6]))
         prompts = [prompts_of(mixture.members)[i] for i in batch.text_id.tolist()]
-        plain = [source.sentences[task] for task in source._task[rows]]
+        plain = [source.sentences[task] for task in source._instructions.said(rows, None)]
         assert prompts == [*plain[:6], *(f"people {sentence}" for sentence in plain[6:])]
 
 

@@ -1,12 +1,14 @@
 """Statistics agree with plain numpy over all rows."""
 
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from wam.data.errors import MissingFileError, NonFiniteError
-from wam.data.stats import NormalizationStats, column_stats, image_stats, merge_stats, normalization_stats
+from tests.data.synthetic import EMBODIMENT
+from wam.data.errors import NonFiniteError
+from wam.data.stats import column_stats, image_stats, merge_stats, robot_statistics
+from wam.robot.embodiment import Part
 
 RNG = np.random.default_rng(0)
 
@@ -49,20 +51,30 @@ def test_merging_parts_equals_the_whole() -> None:
         np.testing.assert_allclose(merged[key], whole[key])
 
 
-def test_normalization_is_saved_and_loaded(tmp_path: Path) -> None:
-    states = [RNG.normal(size=(n, 4)).astype(np.float32) for n in (10, 20)]
-    actions = [RNG.uniform(-1, 1, size=(n, 3)).astype(np.float32) for n in (10, 20)]
-    stats = normalization_stats(states, actions)
-    assert stats.action.count == 30
-    np.testing.assert_allclose(stats.action.q01, np.quantile(np.concatenate(actions).astype(float), 0.01, axis=0))
-    stats.save(tmp_path / "normalization.json")
-    assert NormalizationStats.load(tmp_path / "normalization.json") == stats
-    with pytest.raises(MissingFileError, match="normalisation statistics"):
-        NormalizationStats.load(tmp_path / "other.json")
+def test_what_scales_a_robot_is_taken_over_all_its_rows() -> None:
+    pairs = [(RNG.normal(size=(n, 4)).astype(np.float32), RNG.uniform(-1, 1, size=(n, 4))) for n in (10, 20)]
+    found = robot_statistics(EMBODIMENT, pairs)
+    for moments, parts in zip((found.state, found.action), zip(*pairs, strict=True), strict=True):
+        rows = np.concatenate(parts).astype(float)
+        np.testing.assert_allclose(moments.mean, rows.mean(0), rtol=1e-6, atol=1e-7)
+        np.testing.assert_allclose(moments.std, rows.std(0), rtol=1e-6)
+        np.testing.assert_allclose(moments.q01, np.quantile(rows, 0.01, axis=0), rtol=1e-6)
+    with pytest.raises(ValueError, match="'synthetic': no episode with actions"):
+        robot_statistics(EMBODIMENT, [])
+
+
+def test_relative_actions_are_scaled_by_their_distance_from_the_start_of_the_chunk() -> None:
+    part = Part("arm", ("a", "b", "c", "d"))
+    robot = replace(EMBODIMENT, state=(part,), action=(replace(part, relative=True),))
+    state, action = RNG.normal(size=(2, 30, 4)).astype(np.float32)
+    n = robot.actions_per_chunk
+    differences = np.concatenate([action[t : t + n] - state[t] for t in range(30 - n + 1)]).astype(float)
+    found = robot_statistics(robot, [(state, action)])
+    np.testing.assert_allclose(found.action.std, differences.std(0), rtol=1e-5)
 
 
 def test_values_that_are_no_numbers_are_refused() -> None:
-    rows = RNG.normal(size=(10, 2))
+    rows = RNG.normal(size=(10, 4))
     rows[6, 1] = np.inf
     with pytest.raises(NonFiniteError, match=r"action: .* row 6"):
-        normalization_stats([RNG.normal(size=(10, 2))], [rows])
+        robot_statistics(EMBODIMENT, [(RNG.normal(size=(10, 4)), rows)])

@@ -13,11 +13,12 @@ from wam.data.latent_cache import LatentCache
 from wam.data.lerobot_reader import LeRobotDataset
 from wam.data.lerobot_writer import LeRobotWriter
 from wam.data.schema import Feature
+from wam.data.stats import robot_statistics
+from wam.data.window_sampler import WindowSampler
 from wam.data.windows import (
     EpisodeSelection,
     WindowBatch,
     WindowIndex,
-    WindowSampler,
     WindowSource,
     WindowSpec,
     _rows_led_astray,
@@ -96,7 +97,7 @@ def test_rows_led_astray_are_found_in_what_was_executed(tmp_path: Path) -> None:
         columns = {**plain.columns, "action": np.zeros_like(executed), "executed_action": executed}
         writer.add_episode(replace(plain, columns=columns))
     dataset = LeRobotDataset(tmp_path)
-    assert np.flatnonzero(_rows_led_astray(dataset, np.zeros_like(executed), 1.0)).tolist() == [4]
+    assert np.flatnonzero(_rows_led_astray(dataset, 1.0, {0})).tolist() == [4]
 
 
 def test_padding_is_finite_and_invalid(dataset: LeRobotDataset, cache: LatentCache) -> None:
@@ -151,18 +152,6 @@ def test_model_units_are_relative_to_the_chunk_they_belong_to(dataset: LeRobotDa
     assert batch.embodiment.tolist() == [2] and batch.action_dims.tolist() == [[True] * 4 + [False] * 2]
 
 
-def test_every_anchor_is_drawn_once_per_epoch(dataset: LeRobotDataset, cache: LatentCache) -> None:
-    windows = source(dataset, cache)
-    assert len(windows) == dataset.num_rows
-    sampler = WindowSampler(windows, batch_size=1)
-    drawn = [next(sampler) for _ in range(sampler.batches_per_epoch)]
-    seen = {(int(index.episode[0]), int(index.row[0])) for index in drawn}
-    assert seen == {(e, t) for e in range(7) for t in range(length_of(e))}
-    for index in drawn:
-        chunk_starts = range(int(index.row[0]), length_of(int(index.episode[0])), N)
-        assert int(index.chunks[0]) == min(M, len(chunk_starts))
-
-
 def test_short_and_partial_windows_can_be_left_out(dataset: LeRobotDataset, cache: LatentCache) -> None:
     whole = source(dataset, cache, WindowSpec(chunks=M, min_chunks=2, whole_chunks=True))
     assert len(whole) == sum(length_of(e) - 2 * N for e in range(7))
@@ -187,61 +176,6 @@ def test_gaps(dataset: LeRobotDataset, cache: LatentCache) -> None:
     np.testing.assert_array_equal(batch.loss_valid[:, 0], index.gap == 0)
 
 
-def draws(sampler: WindowSampler, count: int) -> list[tuple[list[int], ...]]:
-    indices = [next(sampler) for _ in range(count)]
-    return [tuple(array.tolist() for array in vars(index).values()) for index in indices]
-
-
-def test_sampler_is_deterministic(dataset: LeRobotDataset, cache: LatentCache) -> None:
-    windows = source(dataset, cache, WindowSpec(chunks=2, gap_probability=0.5))
-    first = draws(WindowSampler(windows, 16, seed=3), 40)  # more than two epochs
-    assert first == draws(WindowSampler(windows, 16, seed=3), 40)
-    assert first != draws(WindowSampler(windows, 16, seed=4), 40)
-    epoch = WindowSampler(windows, 16).batches_per_epoch
-    assert first[:epoch] != first[epoch : 2 * epoch]
-
-
-@pytest.mark.parametrize("position", [0, 1, 16, 17, 35])
-def test_sampler_resumes_exactly(dataset: LeRobotDataset, cache: LatentCache, position: int) -> None:
-    windows = source(dataset, cache, WindowSpec(chunks=2, gap_probability=0.5))
-    sampler = WindowSampler(windows, 16, seed=3, rank=0, world_size=1)
-    draws(sampler, position)
-    state = sampler.state_dict()
-    expected = draws(sampler, 20)
-    resumed = WindowSampler(windows, 16, seed=3, rank=0, world_size=1)
-    resumed.load_state_dict(state)
-    assert draws(resumed, 20) == expected
-
-
-@pytest.mark.parametrize("changed", [{"seed": 4}, {"batch_size": 8}, {"world_size": 2}])
-def test_sampler_refuses_another_state(dataset: LeRobotDataset, cache: LatentCache, changed: dict[str, int]) -> None:
-    windows = source(dataset, cache)
-    state = WindowSampler(windows, 16, seed=3).state_dict()
-    other = WindowSampler(windows, **{"batch_size": 16, "seed": 3, **changed})
-    with pytest.raises(ValueError, match=next(iter(changed))):
-        other.load_state_dict(state)
-
-
-def test_ranks_never_see_the_same_window(dataset: LeRobotDataset, cache: LatentCache) -> None:
-    windows = source(dataset, cache)
-    seen: list[set[tuple[int, int]]] = []
-    for rank in range(3):
-        sampler = WindowSampler(windows, 8, seed=1, rank=rank, world_size=3)
-        indices = [next(sampler) for _ in range(sampler.batches_per_epoch)]
-        seen.append({(int(e), int(t)) for index in indices for e, t in zip(index.episode, index.row, strict=True)})
-    assert sum(map(len, seen)) == len(set.union(*seen)) == 3 * 8 * (len(windows) // 24)
-
-
-def test_one_state_resumes_all_ranks(dataset: LeRobotDataset, cache: LatentCache) -> None:
-    windows = source(dataset, cache)
-    samplers = [WindowSampler(windows, 8, rank=rank, world_size=2) for rank in (0, 1)]
-    for sampler in samplers:
-        draws(sampler, 20)
-    other = WindowSampler(windows, 8, rank=1, world_size=2)
-    other.load_state_dict(samplers[0].state_dict())
-    assert draws(other, 3) == draws(samplers[1], 3)
-
-
 def test_selection_is_a_stable_share_of_episodes() -> None:
     train, validation = EpisodeSelection(validation_share=0.1), EpisodeSelection("validation", validation_share=0.1)
     held_out = {e for e in range(5000) if validation.is_drawn(e)}
@@ -264,10 +198,14 @@ def test_unlabelled_episodes_hide_their_actions(dataset: LeRobotDataset, cache: 
     np.testing.assert_array_equal(batch.has_action, [int(e) in labelled for e in batch.episode])
     assert not batch.action[~batch.has_action].any()
     assert batch.action[batch.has_action].any()
-    rows = np.concatenate([episode_data(e).columns["action"] for e in sorted(labelled)]).astype(float)
-    np.testing.assert_allclose(windows.normalization().action.mean, rows.mean(0))
-    states = np.concatenate([episode_data(e).columns["observation.state"] for e in range(7)]).astype(float)
-    np.testing.assert_allclose(windows.normalization().state.std, states.std(0))
+    found = robot_statistics(EMBODIMENT, windows.labelled_rows())
+    for moments, column in ((found.state, "observation.state"), (found.action, "action")):
+        rows = np.concatenate([episode_data(e).columns[column] for e in sorted(labelled)]).astype(float)
+        np.testing.assert_allclose(moments.mean, rows.mean(0), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(moments.std, rows.std(0), rtol=1e-5)
+    ROBOT = replace(EMBODIMENT, statistics=found)
+    seen = in_model_units(batch, Units(ROBOT))
+    assert not seen.state[~batch.has_action].any() and seen.state[batch.has_action].any()
 
     dropped = WindowSource(dataset, cache, WindowSpec(chunks=M), replace(selection, drop_unlabelled=True))
     assert set(dropped.episodes.tolist()) == labelled
@@ -281,8 +219,6 @@ def test_what_cannot_be_drawn_is_said(dataset: LeRobotDataset, cache: LatentCach
         WindowSpec(actions_per_chunk=16)
     with pytest.raises(StaleCacheError, match="video stride is 2"):
         source(dataset, cache, WindowSpec(video_stride=1, actions_per_chunk=4))
-    with pytest.raises(DatasetError, match="raise labelled_share"):
-        WindowSource(dataset, cache, WindowSpec(), EpisodeSelection("all", labelled_share=0.0)).normalization()
 
 
 def test_a_cache_of_other_data_is_refused(cache: LatentCache, tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ import torch
 from tests.models import TINY, tiny_model, tiny_windows
 
 from wam.model.attention import ANCHOR, EMPTY, Kind, Layout, visible
+from wam.model.passes import window_layout
 from wam.model.transformer import Pass
-from wam.world_action_model import window_layout
 
 CHUNKS = 4
 
@@ -30,7 +30,7 @@ def allowed(query: tuple[Kind, int], key: tuple[Kind, int], memory: int | None) 
 
 @pytest.mark.parametrize("memory", [None, 1, 2, 3])
 def test_mask_is_the_table_for_every_pair_of_tokens(memory: int | None) -> None:
-    layout = window_layout(TINY, CHUNKS)
+    layout = window_layout(TINY.transformer, TINY.grid, CHUNKS)
     mask = visible(layout, layout, memory)[0]
     tokens = list(zip(map(Kind, layout.kind.tolist()), layout.chunk[0].tolist(), strict=True))
     for (i, query), (j, key) in product(enumerate(tokens), repeat=2):
@@ -38,14 +38,14 @@ def test_mask_is_the_table_for_every_pair_of_tokens(memory: int | None) -> None:
 
 
 def test_shifting_all_chunks_leaves_the_mask_alone_but_for_the_anchor() -> None:
-    layout = window_layout(TINY, CHUNKS)
+    layout = window_layout(TINY.transformer, TINY.grid, CHUNKS)
     moved = layout.shifted(torch.tensor([5, 0]))
     assert torch.equal(visible(moved, moved, 2)[0], visible(layout, layout, 2)[0])
     assert (moved.chunk[0] == ANCHOR).sum() == (layout.chunk[0] == ANCHOR).sum()
 
 
 def test_empty_cache_places_are_never_seen() -> None:
-    layout = window_layout(TINY, 2)
+    layout = window_layout(TINY.transformer, TINY.grid, 2)
     empty = Layout(
         **{**vars(layout), "kind": torch.zeros_like(layout.kind), "chunk": torch.full_like(layout.chunk, EMPTY)}
     )
@@ -62,7 +62,7 @@ def test_no_gradient_reaches_a_forbidden_token() -> None:
     torch.manual_seed(0)
     model = tiny_model().double()
     windows, text = tiny_windows(batch=1, chunks=CHUNKS)
-    layout = window_layout(TINY, CHUNKS)
+    layout = window_layout(TINY.transformer, TINY.grid, CHUNKS)
     clean = torch.cat([windows.anchor, windows.video[:, :, :-1]], dim=2)
     inputs = Pass(
         layout=layout,

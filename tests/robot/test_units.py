@@ -51,3 +51,18 @@ def test_what_the_model_knows() -> None:
 def test_without_statistics_nothing_is_scaled() -> None:
     with pytest.raises(EmbodimentError, match="field 'statistics' is missing"):
         Units(METAWORLD_SAWYER)
+
+
+def test_what_is_sent_to_a_position_is_expected_there() -> None:
+    """The arm is commanded to positions, the hand to an opening that says nothing about the state before it."""
+    state = torch.tensor([[0.1, 0.2, 4.0]])
+    action = torch.tensor([[[9.0, 0.5, 0.6], [3.0, 0.7, 0.8]]])
+    assert torch.allclose(Units(ROBOT).state_after(state, action), torch.tensor([[0.7, 0.8, 4.0]]))
+    plain = replace(ROBOT, action=(HAND, replace(ARM, relative=False)))
+    assert torch.allclose(Units(plain).state_after(state, action), state)
+
+
+@pytest.mark.parametrize("normalization", ["mean_std", "quantiles"])
+def test_the_middle_state_is_zeros_to_the_model(normalization: str) -> None:
+    units = Units(replace(ROBOT, normalization=normalization))  # type: ignore[arg-type]
+    assert torch.allclose(units.state_to_model(units.middle_state), torch.zeros(5), atol=1e-6)

@@ -62,10 +62,11 @@ def add_lora(transformer: Transformer, config: LoraConfig | None = None) -> Adap
     return adapter
 
 
-def save_adapter(transformer: Transformer, adapter: Adapter, folder: Path | str) -> None:
+def save_adapter(transformer: Transformer, adapter: Adapter, folder: Path | str, *, place: str | None = None) -> None:
     """Write adapters and the modules trained in full, in peft's layout, with the identity of the base beside them.
 
-    Raises ValueError if the base is no longer what it was: without the exact base the adapter would be worthless.
+    place: where the base is, for peft's `base_model_name_or_path`.  Raises ValueError if the base is no longer what it
+    was: without the exact base the adapter would be worthless.
     """
     found = identity(transformer, leave_out=(adapter.config.whole,))
     if found != adapter.base:
@@ -75,7 +76,7 @@ def save_adapter(transformer: Transformer, adapter: Adapter, folder: Path | str)
         )
     whole = adapter.config.whole
     kept = {n: x for n, x in from_wan(transformer.state_dict()).items() if ADAPTERS.has(n) or whole.has(n)}
-    write_adapter(Path(folder), adapter.config, adapter.base, kept)
+    write_adapter(Path(folder), adapter.config, adapter.base, kept, place=place)
 
 
 def load_adapter(transformer: Transformer, folder: Path | str, *, alpha: float | None = None) -> Adapter:

@@ -123,8 +123,13 @@ class StoredAdapter:
 # ---------------------------------------------------------------- writing
 
 
-def write_adapter(folder: Path, config: LoraConfig, base: str, tensors: Mapping[str, Tensor]) -> None:
-    """Write the folder at once. Raises OutputError if something other than an adapter is there."""
+def write_adapter(
+    folder: Path, config: LoraConfig, base: str, tensors: Mapping[str, Tensor], *, place: str | None = None
+) -> None:
+    """Write the folder at once. base: the base's identity; place: where it is.
+
+    Raises OutputError if something other than an adapter is there.
+    """
     if folder.exists() and any(folder.iterdir()) and not (folder / RECORD).is_file():
         raise OutputError(f"{folder}: exists and holds no adapter ({RECORD}); choose another folder or remove it")
     partial = folder.with_name(f".{folder.name}.partial")
@@ -132,7 +137,8 @@ def write_adapter(folder: Path, config: LoraConfig, base: str, tensors: Mapping[
     partial.mkdir(parents=True)
     stored = {WRAPPED_PREFIX + name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     save_file(stored, partial / PEFT_WEIGHTS, metadata={"format": "pt"})
-    as_peft(config, modules_to_save=list(config.full) or None).save_pretrained(str(partial))
+    options = {"modules_to_save": list(config.full) or None, "base_model_name_or_path": place}
+    as_peft(config, **options).save_pretrained(str(partial))
     record = {"format": FORMAT, "version": 1, "base": base, "config": asdict(config)}
     (partial / RECORD).write_text(json.dumps(record, indent=2) + "\n")
     shutil.rmtree(folder, ignore_errors=True)

@@ -2,7 +2,7 @@
 
 The result is the base with other values: the same names, types and files beside the weights. Tensors are
     merged    if they have an adapter
-    replaced  if they were trained as a whole (action modules)
+    replaced  if they were trained as a whole (action modules, which may hold more robots than the base's)
     added     as replaced, where the base is a video model that never had them
 and otherwise copied. Memory holds one tensor at a time; the result appears at once, when it is complete.
 """
@@ -21,6 +21,7 @@ from wam.checkpoints.errors import ForeignCheckpointError
 from wam.checkpoints.files import SHARD, TensorFiles, open_tensors
 from wam.checkpoints.identity import identity
 from wam.checkpoints.lora_files import LOWER, UPPER, StoredAdapter, read_adapter
+from wam.checkpoints.model_folder import CONFIG, read_config, require_same_trunk
 from wam.checkpoints.names import ADAPTERS, from_diffusers, from_wan, merge_adapters, to_wan
 from wam.checkpoints.recognise import Piece, recognise
 from wam.checkpoints.save import require_free
@@ -28,7 +29,7 @@ from wam.checkpoints.shards import layout, require_space, write, write_json
 from wam.model.config import TransformerConfig
 
 OWN_PREFIX = "transformer."  # of a WorldActionModel's weights, which are called as ours behind it
-RECORD = "merge.json"
+RECORD, ORIGIN = "merge.json", "training.json"
 Progress = Callable[[int, int], None]  # bytes done, bytes in all
 
 
@@ -61,8 +62,11 @@ def merge_files(
     """
     base, out = Path(base), Path(out)
     require_free(out)
-    piece = _transformer_of(base)
-    merged = Merged(TransformerFiles(piece), read_adapter(adapter, alpha=alpha))
+    piece, stored = _transformer_of(base), read_adapter(adapter, alpha=alpha)
+    described = piece.prefix == OWN_PREFIX and (stored.path / CONFIG).is_file()
+    if described:
+        require_same_trunk(stored.path, read_config(stored.path), read_config(base))
+    merged = Merged(TransformerFiles(piece), stored, grown=described)
     plan = layout(merged.meta, _stem(merged.files))
     require_space(out, plan.bytes)
     partial = out.with_name(f".{out.name}.partial")
@@ -82,6 +86,10 @@ def merge_files(
     if base.is_dir():
         _copy_rest(base, partial, merged.files)
         _rename_identity(partial, report)
+    if described:  # which robots the result knows, and how they were learned
+        for name in (CONFIG, ORIGIN):
+            if (stored.path / name).is_file():
+                shutil.copyfile(stored.path / name, partial / name)
     write_json(partial / RECORD, {"adapter": merged.adapter.path.name, **asdict(report)})
     if out.exists():
         out.rmdir()  # it is empty, as `require_free` has seen
@@ -137,15 +145,20 @@ class TransformerFiles(Mapping[str, Tensor]):
 class Merged:
     """Everything in the base's files under their own names, with the adapter merged; computed when asked for.
 
-    A `wam.checkpoints.lazy.Lazy`. Raises WrongBaseError unless the adapter belongs to these weights.
+    A `wam.checkpoints.lazy.Lazy`. grown: whole modules may have other shapes than the base's.
+
+    Raises WrongBaseError unless the adapter belongs to these weights.
     """
 
-    def __init__(self, base: TransformerFiles, adapter: StoredAdapter) -> None:
+    def __init__(self, base: TransformerFiles, adapter: StoredAdapter, grown: bool = False) -> None:
         self.files, self.adapter, self.base = base.files, adapter, base
         meta = {own: self.files.info[name].meta() for own, name in base.names.items()}
+        if grown:
+            whole = (own for own in adapter.tensors if own in meta and adapter.config.whole.has(own))
+            meta |= {own: adapter.tensors[own].to("meta", meta[own].dtype) for own in whole}
         adapter.require_fit(from_wan(meta))  # which only flattens the patch embedding: the names are ours
         adapter.require_base(identity(base, leave_out=(adapter.config.whole,)))
-        self.meta = dict(self.files.meta)
+        self.meta = {**self.files.meta, **{base.names[own]: x for own, x in meta.items()}}
         self._own = {name: own for own, name in base.names.items()}
         added = [own for own in adapter.tensors if adapter.config.whole.has(own) and own not in meta]
         dtype = next(tensor.dtype for own, tensor in meta.items() if own.endswith(".self_attn.q.weight"))

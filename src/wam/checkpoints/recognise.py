@@ -4,7 +4,8 @@ wam        ours: config.json with "format": "wam", transformer/, vae/, text_enco
 original   Wan's: diffusion_pytorch_model*.safetensors, Wan2.*_VAE.pth, models_t5*.pth, models_clip*.pth
 diffusers  transformer/, vae/, text_encoder/, image_encoder/, tokenizer/
 dreamzero  shards whose names begin with action_head., holding all components; experiment_cfg/metadata.json
-adapter    LoRA matrices, perhaps with action modules: worth nothing without the base that they were trained on
+adapter    LoRA matrices, perhaps with action modules: worth nothing without the base that they were trained on; ours
+           also describes the model that both make
 nano       a WorldActionModel of this project, with its video tokenizer
 single     one component in one file or folder
 """
@@ -20,6 +21,7 @@ from typing import Any, Literal
 from wam.checkpoints.component_names import COMPONENTS, Component, component_of
 from wam.checkpoints.errors import ForeignCheckpointError, MissingPartError, TruncatedFileError
 from wam.checkpoints.files import PICKLES, SHARD, TensorFiles, open_tensors
+from wam.checkpoints.lora_files import PEFT_CONFIG
 from wam.checkpoints.names import ADAPTERS, CODEC, DREAMZERO_PREFIX, WRAPPED_PREFIX, dialect
 from wam.checkpoints.statistics import METADATA
 
@@ -77,7 +79,7 @@ def recognise(path: Path) -> Recognised:
     fields = read_fields(path / CONFIG) if path.is_dir() else {}
     if fields.get("format") == FORMAT:
         return _folders(path, "wam", fields, "wan")
-    if {"transformer", "latent"} <= fields.keys():
+    if {"transformer", "latent"} <= fields.keys() and not (path / PEFT_CONFIG).is_file():
         return _nano(path, fields)
     if _names_a_folder(path, "transformer"):
         return _folders(path, "diffusers", fields, "diffusers")

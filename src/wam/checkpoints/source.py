@@ -18,10 +18,10 @@ from huggingface_hub import snapshot_download
 
 from wam.checkpoints.errors import SourceNotFoundError
 from wam.checkpoints.licence import Licence, licence_of
+from wam.checkpoints.model_folder import SHIPPED
 from wam.checkpoints.presets import PRESETS
 from wam.checkpoints.recognise import PARTS, Recognised, recognise
 
-SHIPPED = Path(__file__).parents[1] / "shipped"  # small models that come with the package
 REPOSITORY = re.compile(r"^[\w.-]+/[\w.-]+$")
 # What is downloaded, per component, whichever layout the repository has; "*" also crosses folders.
 FACTS = ("config.json", "README.md", "LICENSE*", "metadata.json", "experiment_cfg/metadata.json", "adapter_config.json")

@@ -20,11 +20,9 @@ from pathlib import Path
 import numpy as np
 
 from wam.data.errors import DatasetError, MissingColumnError, MissingFileError
+from wam.data.instructions import NO_LANGUAGE, Instructions
 from wam.data.lerobot_reader import LeRobotDataset
 from wam.data.schema import EpisodeRow
-
-NO_LANGUAGE = ("", "not provided")
-"""Sentences that say nothing: what the converted DROID has where nobody described the episode."""
 
 
 @dataclass(frozen=True)
@@ -84,13 +82,13 @@ def chosen_episodes(dataset: LeRobotDataset, keep: DatasetFilter) -> set[int]:
     return chosen
 
 
-def kept_spans(dataset: LeRobotDataset, keep: DatasetFilter, instruction: np.ndarray) -> Spans:
+def kept_spans(dataset: LeRobotDataset, keep: DatasetFilter, instructions: Instructions) -> Spans:
     """Apply a filter.
 
     Args:
         dataset: to be filtered.
         keep: the filter.
-        instruction: int (rows of the data set,): which sentence of `dataset.meta.tasks` holds at each row.
+        instructions: what is said at each row of the data set.
 
     Raises:
         MissingFileError, DatasetError: the file of rows is missing or wrong.
@@ -99,23 +97,22 @@ def kept_spans(dataset: LeRobotDataset, keep: DatasetFilter, instruction: np.nda
     meta = dataset.meta
     chosen = chosen_episodes(dataset, keep)
     kept_rows = None if keep.rows is None else _RowFile(keep.rows, keep.rows_key, meta.episodes)
-    silent = [number for number, task in enumerate(meta.tasks) if task.strip().lower() in keep.no_language]
     spans = []
     for episode in meta.episodes:
         if episode.index not in chosen or not _succeeded(dataset, episode, keep.success):
             continue
-        sentence = instruction[episode.dataset_from_index : episode.dataset_to_index]
+        rows = slice(episode.dataset_from_index, episode.dataset_to_index)
         kept = np.ones(episode.length, dtype=bool) if kept_rows is None else kept_rows.of(episode)
         if keep.language:
-            kept &= ~np.isin(sentence, silent)
-        spans.append(_stretches(episode.index, kept, sentence))
+            kept &= instructions.spoken[rows] > 0
+        spans.append(_stretches(episode.index, kept, instructions.number[rows]))
     columns = np.concatenate([np.empty((0, 3), dtype=np.int64), *spans])
     return Spans(*columns.T)
 
 
-def _stretches(episode: int, kept: np.ndarray, sentence: np.ndarray) -> np.ndarray:
-    """(n, 3) episode, start, end of the stretches of kept rows with one sentence."""
-    changes = np.flatnonzero((kept[1:] != kept[:-1]) | (sentence[1:] != sentence[:-1])) + 1
+def _stretches(episode: int, kept: np.ndarray, sentences: np.ndarray) -> np.ndarray:
+    """(n, 3) episode, start, end of the stretches of kept rows (T,) with the same sentences (T, W)."""
+    changes = np.flatnonzero((kept[1:] != kept[:-1]) | (sentences[1:] != sentences[:-1]).any(1)) + 1
     starts = np.concatenate([[0], changes])
     ends = np.append(changes, len(kept))
     stretches = np.stack([np.full(len(starts), episode), starts, ends], axis=1)

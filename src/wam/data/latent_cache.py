@@ -12,13 +12,16 @@ does; `encode_dataset` measures this on the first episode and refuses other toke
 
 Files of one cache (`DIRECTORY/KEY/`): `anchor.npy` and `group.npy`, float16 (rows, z, h, w), read through memory maps;
 `index.json`, written last: without it the cache is unfinished. Size: 8 KB per row for 16 x 8 x 16 latents.
+
+An episode whose pictures cannot be read stops the encoding, or is skipped: its latents stay zero, the index lists it,
+and windows leave it out. Once it is repaired, encoding without skipping fills the hole.
 """
 
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +29,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from wam.data.errors import MissingFileError, NonFiniteError, StaleCacheError, TokenizerMemoryError
+from wam.data.errors import DatasetError, MissingFileError, NonFiniteError, StaleCacheError, TokenizerMemoryError
 from wam.data.files import FolderLock, write_json
-from wam.data.lerobot_reader import LeRobotDataset
+from wam.data.lerobot_reader import LeRobotDataset, OnBroken
 from wam.encoders.video import FRAMES_PER_LATENT, StreamingEncoder, frames_to_video
 from wam.robot.canvas import compose
 from wam.robot.embodiment import Embodiment
@@ -54,6 +57,7 @@ class LatentCache:
         video_stride: rows between raw frames.
         anchor: float16 (rows, z, h, w).
         group: float16 (rows, z, h, w).
+        broken: episodes that were skipped, as their pictures could not be read, and why; their latents are zero.
     """
 
     folder: Path
@@ -62,6 +66,7 @@ class LatentCache:
     video_stride: int
     anchor: np.ndarray
     group: np.ndarray
+    broken: Mapping[int, str] = field(default_factory=dict)
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -95,7 +100,8 @@ class LatentCache:
                 f"{folder}: made from data set {index['dataset']}, {dataset.root} is {dataset.meta.fingerprint}; "
                 "encode it again"
             )
-        return cls(folder, index["key"], index["dataset"], index["video_stride"], anchor, group)
+        broken = {int(episode): why for episode, why in index.get("broken", {}).items()}
+        return cls(folder, index["key"], index["dataset"], index["video_stride"], anchor, group, broken)
 
 
 def encode_dataset(
@@ -107,6 +113,7 @@ def encode_dataset(
     progress: Callable[[int, int], None] | None = None,
     device: torch.device | str = "cpu",
     precision: torch.dtype = torch.bfloat16,
+    on_broken: OnBroken = "stop",
 ) -> LatentCache:
     """Encode all episodes, or go on where an earlier call was cut off, or just open the finished cache.
 
@@ -120,9 +127,12 @@ def encode_dataset(
         device: where the tokenizer is.
         precision: arithmetic of the tokenizer. bfloat16 runs it under autocast, a third faster on a CPU; latents are
             stored in half precision in any case. The caller's own autocast does not count.
+        on_broken: an episode whose pictures cannot be read ends it all, or is left out with a warning; what an earlier
+            call has skipped, `stop` tries again.
 
     Raises:
         MissingCameraError: the data set lacks a camera of the embodiment.
+        MissingFileError, TruncatedVideoError, DatasetError: pictures of an episode cannot be read, or those of none.
         TokenizerMemoryError: the tokenizer remembers more than one frame (see the module).
         NonFiniteError: a latent is NaN or infinite.
     """
@@ -131,22 +141,31 @@ def encode_dataset(
     key = cache_key(dataset, tokenizer, embodiment, precision)
     folder = out_dir / key
     if (folder / INDEX).is_file():
-        return LatentCache.open(folder, dataset)
+        cache = LatentCache.open(folder, dataset)
+        if on_broken == "skip" or not cache.broken:
+            _warn(folder, cache.broken)
+            return cache
     with FolderLock(folder):
-        done = _episodes_done(folder)
+        done, broken = _progress(folder)
         total = dataset.num_episodes
         logger.info("%s: encoding episodes %d to %d", folder, done, total - 1)
         with _arithmetic(device, precision):
-            shape = check_memory(tokenizer, episode_canvases(dataset, embodiment, 0), embodiment.video_stride, device)
+            sample = _first_readable(dataset, embodiment, on_broken)
+            shape = check_memory(tokenizer, sample, embodiment.video_stride, device)
         anchor, group = (_open_array(folder / f"{name}.npy", (dataset.num_rows, *shape), done) for name in ARRAYS)
-        for first, last in _blocks(dataset, done, ROWS_PER_BLOCK):
+        again = sorted(broken) if on_broken == "stop" else []
+        for episodes in _blocks(dataset, [*again, *range(done, total)], ROWS_PER_BLOCK):
+            canvases, faults = _readable(dataset, embodiment, episodes, on_broken)
+            _warn(folder, faults)
             with _arithmetic(device, precision):
-                _encode_block(dataset, tokenizer, embodiment, range(first, last), batch, anchor, group, device)
+                _encode_block(dataset, tokenizer, embodiment, canvases, batch, anchor, group, device)
             anchor.flush()
             group.flush()
-            write_json(folder / PROGRESS, {"episodes_done": last})
+            broken = {episode: why for episode, why in broken.items() if episode not in canvases} | faults
+            done = max(done, episodes[-1] + 1)
+            write_json(folder / PROGRESS, {"episodes_done": done, "broken": broken})
             if progress is not None:
-                progress(last, total)
+                progress(done, total)
         index = {
             "key": key,
             "dataset": dataset.meta.fingerprint,
@@ -156,6 +175,7 @@ def encode_dataset(
             "video_stride": embodiment.video_stride,
             "rows": dataset.num_rows,
             "latent": list(shape),
+            "broken": broken,
         }
         write_json(folder / INDEX, index)
     return LatentCache.open(folder, dataset)
@@ -242,25 +262,60 @@ def _encode_block(
     dataset: LeRobotDataset,
     tokenizer: StreamingEncoder,
     embodiment: Embodiment,
-    episodes: range,
+    pictures: Mapping[int, np.ndarray],
     batch: int,
     anchor: np.ndarray,
     group: np.ndarray,
     device: torch.device | str,
 ) -> None:
-    """Encode consecutive episodes, in batches of rows that may span several of them."""
-    canvases = np.concatenate([episode_canvases(dataset, embodiment, episode) for episode in episodes])
-    lengths = np.array([dataset.episode(episode).length for episode in episodes])
+    """Encode episodes, given by number with their canvases, in batches of rows that may span several of them."""
+    if not pictures:
+        return
+    canvases = np.concatenate(list(pictures.values()))
+    lengths = np.array([len(frames) for frames in pictures.values()])
     last = np.repeat(np.cumsum(lengths) - 1, lengths)
-    offset = dataset.episode(episodes[0]).dataset_from_index
     following = group_rows(np.arange(len(canvases)), last, embodiment.video_stride)
+    begins = [dataset.episode(episode).dataset_from_index for episode in pictures]
+    places = np.concatenate([begin + np.arange(length) for begin, length in zip(begins, lengths, strict=True)])
     for start in range(0, len(canvases), batch):
-        rows = slice(start, min(start + batch, len(canvases)))
+        rows = slice(start, start + batch)
         first, state = tokenizer.encode_first(_video(canvases[rows, None], device))
         following_latent, _ = tokenizer.encode_next(state, _video(canvases[following[rows]], device))
-        out = slice(offset + rows.start, offset + rows.stop)
-        anchor[out] = _half(first, episodes)
-        group[out] = _half(following_latent, episodes)
+        anchor[places[rows]] = _half(first, pictures)
+        group[places[rows]] = _half(following_latent, pictures)
+
+
+def _readable(
+    dataset: LeRobotDataset, embodiment: Embodiment, episodes: Sequence[int], on_broken: OnBroken
+) -> tuple[dict[int, np.ndarray], dict[int, str]]:
+    """Canvases of the episodes whose pictures can be read, and what is wrong with the others."""
+    canvases: dict[int, np.ndarray] = {}
+    faults: dict[int, str] = {}
+    for episode in episodes:
+        if episode in dataset.broken:
+            faults[episode] = dataset.broken[episode]
+            continue
+        try:
+            canvases[episode] = episode_canvases(dataset, embodiment, episode)
+        except DatasetError as error:
+            if on_broken == "stop":
+                raise type(error)(f"episode {episode}: {error}; or skip such episodes with on_broken") from error
+            faults[episode] = str(error)
+    return canvases, faults
+
+
+def _first_readable(dataset: LeRobotDataset, embodiment: Embodiment, on_broken: OnBroken) -> np.ndarray:
+    """Canvases of the first episode that can be read."""
+    for episode in range(dataset.num_episodes):
+        canvases, _ = _readable(dataset, embodiment, [episode], on_broken)
+        if canvases:
+            return canvases[episode]
+    raise DatasetError(f"{dataset.root}: the pictures of none of {dataset.num_episodes} episodes can be read")
+
+
+def _warn(folder: Path, broken: Mapping[int, str]) -> None:
+    for episode, why in broken.items():
+        logger.warning("%s: episode %d is skipped: %s", folder, episode, why)
 
 
 def _arithmetic(device: torch.device | str, precision: torch.dtype) -> torch.autocast:
@@ -274,32 +329,37 @@ def _video(frames: np.ndarray, device: torch.device | str) -> Tensor:
     return frames_to_video(np.ascontiguousarray(frames)).to(device)
 
 
-def _half(latent: Tensor, episodes: range) -> np.ndarray:
+def _half(latent: Tensor, episodes: Mapping[int, object]) -> np.ndarray:
     """(B, z, 1, h, w) -> float16 (B, z, h, w), refusing what float16 cannot hold."""
     with np.errstate(over="ignore"):
         half: np.ndarray = latent[:, :, 0].float().cpu().numpy().astype(np.float16)
     if not np.isfinite(half).all():
         raise NonFiniteError(
-            f"latents of episodes {episodes.start} to {episodes.stop - 1} hold NaN or values beyond 65504; "
+            f"latents of episodes {min(episodes)} to {max(episodes)} hold NaN or values beyond 65504; "
             "the tokenizer is broken or not normalised"
         )
     return half
 
 
-def _blocks(dataset: LeRobotDataset, first: int, rows: int) -> Iterator[tuple[int, int]]:
-    """Spans of consecutive episodes with about `rows` rows each."""
-    start, held = first, 0
-    for episode in range(first, dataset.num_episodes):
+def _blocks(dataset: LeRobotDataset, episodes: Sequence[int], rows: int) -> Iterator[list[int]]:
+    """Some episodes at a time, with about `rows` rows."""
+    block: list[int] = []
+    held = 0
+    for episode in episodes:
+        block.append(episode)
         held += dataset.episode(episode).length
-        if held >= rows or episode == dataset.num_episodes - 1:
-            yield start, episode + 1
-            start, held = episode + 1, 0
+        if held >= rows:
+            yield block
+            block, held = [], 0
+    if block:
+        yield block
 
 
-def _episodes_done(folder: Path) -> int:
-    """Where an earlier call was cut off."""
+def _progress(folder: Path) -> tuple[int, dict[int, str]]:
+    """How many episodes earlier calls have done with, and which of these they skipped, and why."""
     path = folder / PROGRESS
-    return int(json.loads(path.read_text(encoding="utf-8"))["episodes_done"]) if path.is_file() else 0
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"episodes_done": 0}
+    return int(content["episodes_done"]), {int(number): why for number, why in content.get("broken", {}).items()}
 
 
 def _open_array(path: Path, shape: tuple[int, ...], done: int) -> np.memmap:

@@ -1,9 +1,10 @@
 """Reading a LeRobot data set of any version: rows as arrays, frames by exact number."""
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +12,14 @@ import pyarrow.parquet as pq
 
 from wam.data import schema
 from wam.data.dataset_meta import DatasetMeta
-from wam.data.errors import MissingColumnError, MissingFileError, NonFiniteError, RowCountError, TruncatedVideoError
+from wam.data.errors import (
+    DatasetError,
+    MissingColumnError,
+    MissingFileError,
+    NonFiniteError,
+    RowCountError,
+    TruncatedVideoError,
+)
 from wam.data.hub import resolve_dataset
 from wam.data.lerobot_meta import read_meta
 from wam.data.pictures import PictureColumns
@@ -22,7 +30,13 @@ from wam.data.video import count_frames
 from wam.data.video_pool import VideoPool
 
 T = TypeVar("T")
+logger = logging.getLogger(__name__)
 
+OnBroken = Literal["stop", "skip"]
+"""What to do about an episode whose pictures cannot be read."""
+
+DECODER_MEMORY = 2**28
+"""Bytes that videos kept open may take together, if each holds eight pictures of 1.5 bytes a pixel."""
 FILES_IN_MEMORY = 4
 """Data files whose numbers stay in memory, as episodes are mostly read in order."""
 
@@ -36,23 +50,34 @@ class LeRobotDataset:
         source: folder that holds `meta/info.json`, or a Hub id.
         revision: which version of a Hub id; see `wam.data.hub`.
         check: look into every file (their headers only: about 2 ms per file).
-        decoders: videos open at the same time.
+        decoders: videos open at the same time; None: 8 to 128, as many as fit into `DECODER_MEMORY`.
+        on_broken: `skip` lists episodes with a broken video in `broken`, with a warning each, instead of an error.
 
     Raises:
         DatasetError: one of the named errors in `wam.data.errors`.
     """
 
     def __init__(
-        self, source: Path | str, *, revision: str | None = None, check: bool = True, decoders: int = 16
+        self,
+        source: Path | str,
+        *,
+        revision: str | None = None,
+        check: bool = True,
+        decoders: int | None = None,
+        on_broken: OnBroken = "stop",
     ) -> None:
         self.root = resolve_dataset(source, revision)
         self.meta: DatasetMeta = read_meta(self.root)
         self._tables: Recent[tuple[Path, frozenset[str]], Mapping[str, np.ndarray]] = Recent(FILES_IN_MEMORY)
-        self._videos = VideoPool(decoders)
+        self._texts: Recent[tuple[Path, str], pa.Array] = Recent(FILES_IN_MEMORY)
+        self._videos = VideoPool(_decoders(self.meta) if decoders is None else decoders)
+        self._paths: dict[tuple[str, int, int], Path] = {}  # of videos, by camera and file: a path takes long to make
         self._pictures = PictureColumns(self.root)
+        self.broken: Mapping[int, str] = {}
+        """Episodes with a video that is not there, not complete or too short, as far as headers tell: what is wrong."""
         if check:
             self._check_tables()
-            self._check_videos()
+            self.broken = self._check_videos(on_broken)
 
     @property
     def num_episodes(self) -> int:
@@ -96,6 +121,20 @@ class LeRobotDataset:
                 )
         return columns
 
+    def texts(self, index: int, name: str) -> tuple[np.ndarray, list[str]]:
+        """A column of text of one episode: which text stands at each row, int64 (T,), and the texts.
+
+        An empty cell is an empty text.
+
+        Raises:
+            MissingColumnError: the column is not there, or holds no text.
+        """
+        episode = self.episode(index)
+        path = self.meta.data_file(episode)
+        rows = self._rows_of_episode(path, episode, self._numbers(path, ())["episode_index"])
+        cells = self._texts.get((path, name), lambda: _read_texts(path, name))[rows].dictionary_encode()
+        return cells.indices.to_numpy().astype(np.int64), cells.dictionary.to_pylist()
+
     def frames(self, index: int, camera: str, rows: Sequence[int] | np.ndarray | None = None) -> np.ndarray:
         """Exactly the frames at these rows of an episode (all by default): uint8 (n, H, W, 3) RGB.
 
@@ -117,8 +156,11 @@ class LeRobotDataset:
             first = self._rows_of_episode(path, episode, self._numbers(path, ())["episode_index"]).start
             key = self.meta.image_keys[camera]
             return self._pictures.frames(path, key, first + wanted, self.meta.cameras[camera])
-        begin = episode.videos[camera].from_timestamp * self.meta.fps
-        return self._videos.frames(self.meta.video_file(episode, camera), self.meta.fps, begin + wanted)
+        span = episode.videos[camera]
+        place = (camera, span.chunk_index, span.file_index)
+        if place not in self._paths:
+            self._paths[place] = self.meta.video_file(episode, camera)
+        return self._videos.frames(self._paths[place], self.meta.fps, span.from_timestamp * self.meta.fps + wanted)
 
     # -- files -----------------------------------------------------------------------------------------------------
 
@@ -168,20 +210,45 @@ class LeRobotDataset:
                     f"{path}: {parquet.num_rows} rows, the table of episodes says {rows}; fetch the data set again"
                 )
 
-    def _check_videos(self) -> None:
-        """Every video is there, complete, and as long as its episodes need."""
-        expected: dict[Path, int] = {}
+    def _check_videos(self, on_broken: OnBroken) -> dict[int, str]:
+        """Episodes whose videos are not all there, complete and long enough, and why; with `stop`, an error for one."""
+        known: dict[Path, int | DatasetError] = {}
+        broken: dict[int, str] = {}
         for episode in self.meta.episodes:
             for camera, span in episode.videos.items():
                 path = self.meta.video_file(episode, camera)
-                last = round(span.from_timestamp * self.meta.fps) + episode.length
-                expected[path] = max(expected.get(path, 0), last)
-        for path, frames in expected.items():
-            found = count_frames(path)
-            if found < frames:
-                raise TruncatedVideoError(
-                    f"{path}: {found} frames, the table of episodes needs {frames}; copy it again, or record it again"
-                )
+                if path not in known:
+                    known[path] = _frames_or_error(path)
+                found, needed = known[path], round(span.from_timestamp * self.meta.fps) + episode.length
+                if isinstance(found, int) and found >= needed:
+                    continue
+                error = found if isinstance(found, DatasetError) else _too_short(path, found, episode.index, needed)
+                if on_broken == "stop":
+                    raise error
+                broken.setdefault(episode.index, str(error))
+        for index, why in broken.items():
+            logger.warning("%s: episode %d is skipped: %s", self.root, index, why)
+        return broken
+
+
+def _decoders(meta: DatasetMeta) -> int:
+    """How many videos of the largest camera may stay open."""
+    pixels = max((camera.height * camera.width for camera in meta.cameras.values()), default=1)
+    return min(max(DECODER_MEMORY // (12 * pixels), 8), 128)
+
+
+def _frames_or_error(path: Path) -> int | DatasetError:
+    try:
+        return count_frames(path)
+    except DatasetError as error:
+        return error
+
+
+def _too_short(path: Path, found: int, episode: int, needed: int) -> DatasetError:
+    return TruncatedVideoError(
+        f"{path}: {found} frames, the table of episodes needs {needed} for episode {episode}; copy it again, or record "
+        "it again"
+    )
 
 
 def _readable(path: Path, read: Callable[[Path], T]) -> T:
@@ -192,6 +259,15 @@ def _readable(path: Path, read: Callable[[Path], T]) -> T:
         return read(path)
     except (pa.ArrowInvalid, OSError) as error:
         raise RowCountError(f"{path}: not a complete parquet file ({error}); fetch it again") from error
+
+
+def _read_texts(path: Path, name: str) -> pa.Array:
+    """A column of text of a whole file."""
+    _require_columns(path, [name], _readable(path, pq.read_schema).names)
+    column = pq.read_table(path, columns=[name])[name]
+    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+        raise MissingColumnError(f"{path}: column {name!r} holds {column.type}, expected text; name another column")
+    return column.combine_chunks().fill_null("")
 
 
 def _require_columns(path: Path, declared: Iterable[str], found: Sequence[str]) -> None:

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from wam.data.errors import DatasetError
-from wam.data.windows import WindowBatch, WindowIndex, WindowSampler, WindowSource, in_model_units
+from wam.data.window_sampler import WindowSampler
+from wam.data.windows import WindowBatch, WindowIndex, WindowSource, in_model_units
 from wam.robot.embodiment import Embodiment
 from wam.robot.units import Units
 

@@ -5,17 +5,13 @@ episode table) and over the data set (`meta/stats.json`). Pictures are scaled to
 stored as (3, 1, 1).
 """
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from wam.data.errors import MissingFileError, NonFiniteError
-from wam.data.files import write_json
+from wam.data.errors import NonFiniteError
 from wam.data.schema import ACTION, STATE
 from wam.robot.embodiment import Embodiment, Moments, Statistics
 from wam.robot.units import as_learned, opened_state
@@ -102,40 +98,6 @@ class VectorStats:
         vectors = {key: tuple(stats[key].tolist()) for key in ("mean", "std", "min", "max", "q01", "q99")}
         return cls(**vectors, count=len(rows))
 
-    @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> "VectorStats":
-        """From plain lists and numbers; unknown or missing fields raise TypeError naming the field."""
-        fields: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in content.items()}
-        return cls(**fields)
-
-
-@dataclass(frozen=True)
-class NormalizationStats:
-    """What training needs to scale states and actions: fixed once, saved beside the weights."""
-
-    state: VectorStats
-    action: VectorStats
-
-    def to_json(self) -> dict[str, Any]:
-        """As nested plain values."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> "NormalizationStats":
-        """Inverse of `to_json`."""
-        return cls(VectorStats.from_json(content["state"]), VectorStats.from_json(content["action"]))
-
-    def save(self, path: Path) -> None:
-        """Write as JSON, atomically."""
-        write_json(path, self.to_json())
-
-    @classmethod
-    def load(cls, path: Path) -> "NormalizationStats":
-        """Read what `save` wrote."""
-        if not path.is_file():
-            raise MissingFileError(f"{path}: no such file; expected normalisation statistics in JSON")
-        return cls.from_json(json.loads(path.read_text(encoding="utf-8")))
-
 
 def robot_statistics(embodiment: Embodiment, episodes: Iterable[tuple[np.ndarray, np.ndarray]]) -> Statistics:
     """What scales a robot's states and actions, from pairs of states (T, S) and actions (T, A), one per episode.
@@ -163,16 +125,3 @@ def _as_learned(
     chunks = torch.from_numpy(action[starts[:, None] + np.arange(count)])
     learned = as_learned(embodiment, chunks, torch.from_numpy(state[starts]))
     return opened_state(embodiment, torch.from_numpy(state)).numpy(), learned.flatten(0, 1).numpy()
-
-
-def normalization_stats(states: Sequence[np.ndarray], actions: Sequence[np.ndarray]) -> NormalizationStats:
-    """Statistics over the rows of all episodes.
-
-    Args:
-        states: per episode (T, S).
-        actions: per episode (T, A), of the labelled episodes only.
-    """
-    return NormalizationStats(
-        state=VectorStats.of(np.concatenate(list(states)), "observation.state"),
-        action=VectorStats.of(np.concatenate(list(actions)), "action"),
-    )

@@ -6,6 +6,9 @@ decodes at most `KEYFRAME_INTERVAL - 1` frames that nobody asked for.
 Videos of other programs are found by presentation time as well, whatever their codec, order of decoding, distance of
 key frames, time base or start: frame i is the one shown i / fps seconds after the first one. A seek that lands behind
 the frame is repeated from further back, and a frame that is not there is an error, never its neighbour.
+
+Damage that the decoder notices is an error too, also where it would paint over it. What still decodes without a
+complaint cannot be told from a picture: mp4 has no checksums.
 """
 
 from collections.abc import Iterator, Sequence
@@ -31,6 +34,8 @@ OPTIONS = {"crf": "12", "g": str(KEYFRAME_INTERVAL), "bf": "0", "preset": "veryf
 
 TOLERANCE = 0.25
 """Frames by which a presentation time may differ from i / fps: container rounding, not another frame."""
+STRICT = {"err_detect": "explode"}
+"""Decoders otherwise hide damage: a missing block is taken from the frame before."""
 FORWARD = 16
 """Frames that are decoded rather than skipped by a seek."""
 REORDERED = 17
@@ -90,11 +95,13 @@ class VideoFile:
         self._convert = VideoReformatter()  # kept: setting up a colour conversion costs more than a small frame
         self._decoded: Iterator[VideoFrame] = iter(())
         self._frame: VideoFrame | None = None
+        self._damaged = False
         with _naming(path):
             self._container = av.open(str(path))
             try:
                 self._stream = self._container.streams.video[0]
                 self._stream.thread_count = 1
+                self._stream.codec_context.options = STRICT
                 if self._stream.time_base is None:
                     raise IndexError("the video stream has no time base")
                 self._frames_per_tick = fps * float(self._stream.time_base)
@@ -113,12 +120,14 @@ class VideoFile:
         Raises:
             TruncatedVideoError: a frame is not there or damaged, or the file is.
         """
-        wanted, order = np.unique(np.asarray(numbers, dtype=np.float64), return_inverse=True)
+        wanted = np.asarray(numbers, dtype=np.float64)
         if wanted.size == 0:
             raise ValueError(f"VideoFile.frames({self.path.name}): no frame asked for")
+        in_order = bool((wanted[1:] > wanted[:-1]).all())
+        wanted, places = (wanted, None) if in_order else np.unique(wanted, return_inverse=True)
         with _naming(self.path):
-            pictures = [self._picture(number) for number in wanted.tolist()]
-        return np.stack(pictures)[order]
+            pictures = np.stack([self._picture(number) for number in wanted.tolist()])
+        return pictures if places is None else pictures[places]
 
     def close(self) -> None:
         """Give the decoder back."""
@@ -131,39 +140,72 @@ class VideoFile:
         self.close()
 
     def _picture(self, number: float) -> np.ndarray:
-        """Decode up to frame `number`."""
-        if not -TOLERANCE <= number - self._number() <= FORWARD:
-            self._seek(number)
-        previous = self._number()
-        while self._number() < number - TOLERANCE:
-            previous = self._number()
-            if not self._decode_next():
+        """Frame `number`, decoded from where the last call ended, or else from further and further back."""
+        if -TOLERANCE <= number - self._number() <= FORWARD and self._advance(number):
+            return self._converted()
+        for back in (*(back for back in SEEK_BACK if back < number), number):
+            landed = self._seek(number, back)
+            if not landed and back != number:
+                continue
+            if self._advance(number):
+                return self._converted()
+            if back >= SEEK_BACK[-1]:
                 break
-        if self._frame is None or self._number() > number + TOLERANCE:
+        raise TruncatedVideoError(f"{self.path}: frame {number:.10g} is damaged; copy the video again")
+
+    def _converted(self) -> np.ndarray:
+        assert self._frame is not None
+        picture: np.ndarray = self._convert.reformat(self._frame, format="rgb24", threads=1).to_ndarray()
+        return picture
+
+    def _seek(self, number: float, back: float) -> bool:
+        """Decode the first frame from the key frame before `number - back`; whether it is whole, and not behind it."""
+        ticks = self._start + round(max(number - back, 0) / self._frames_per_tick)
+        self._container.seek(ticks, stream=self._stream, backward=True)
+        self._decoded = self._frames_from_here()
+        landed = self._decode_next() and self._frame is not None and not self._frame.is_corrupt
+        return landed and self._number() <= number + TOLERANCE
+
+    def _advance(self, number: float) -> bool:
+        """Decode until frame `number`; whether it is whole. Raises TruncatedVideoError if it is simply not there."""
+        previous, wanted = self._number(), self._start + (number - TOLERANCE) / self._frames_per_tick
+        while self._frame is not None and self._frame.pts is not None and self._frame.pts < wanted:
+            previous = self._number()
+            self._decode_next()
+        if not self._damaged and (self._frame is None or self._number() > number + TOLERANCE):
             after = "it ends there" if self._frame is None else f"the next one is {self._number():.10g}"
             raise TruncatedVideoError(
                 f"{self.path}: frame {number:.10g} is not there (the last one before is {previous:.10g}, {after}, in "
                 "frames of info.json's fps); the video is shorter than the episode table says, or skips frames, or has "
                 "another fps. Copy it again, or record it again"
             )
-        if self._frame.is_corrupt:
-            raise TruncatedVideoError(f"{self.path}: frame {number:.10g} is damaged; copy the video again")
-        picture: np.ndarray = self._convert.reformat(self._frame, format="rgb24", threads=1).to_ndarray()
-        return picture
+        return not self._damaged and self._frame is not None and not self._frame.is_corrupt
 
-    def _seek(self, number: float) -> None:
-        """Decode the first frame of a stretch that begins at or before frame `number`, or else at the start."""
-        for back in (*SEEK_BACK, number):
-            ticks = self._start + round(max(number - back, 0) / self._frames_per_tick)
-            self._container.seek(ticks, stream=self._stream, backward=True)
-            self._decoded = iter(self._container.decode(self._stream))
-            landed = self._decode_next() and self._frame is not None and not self._frame.is_corrupt
-            if (landed and self._number() <= number + TOLERANCE) or back >= number:
-                return
+    def _frames_from_here(self) -> Iterator[VideoFrame]:
+        """Frames in order of presentation. After a fault they count as damaged, until the next key frame behind it.
+
+        A fault need not be in the file: the first frames after a seek may refer to frames before it.
+        """
+        fault: int | None = None
+        for packet in self._container.demux(self._stream):
+            whole = not packet.is_corrupt
+            try:
+                frames = packet.decode()
+            except av.error.InvalidDataError:
+                whole, frames = False, []
+            if not whole:
+                fault, self._damaged = max(fault or 0, packet.pts or 0), True
+            for frame in frames:
+                if frame.pts is None:
+                    continue
+                if fault is not None and frame.key_frame and frame.pts > fault:
+                    fault = None
+                self._damaged = fault is not None
+                yield frame
 
     def _decode_next(self) -> bool:
         """Whether there was another frame."""
-        self._frame = next((frame for frame in self._decoded if frame.pts is not None), None)
+        self._frame = next(self._decoded, None)
         return self._frame is not None
 
     def _number(self) -> float:

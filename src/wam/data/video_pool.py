@@ -2,6 +2,7 @@
 
 import os
 import threading
+from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from wam.data.video import VideoFile
+
+Key = tuple[str, float]
+"""Path and frames per second of a video."""
 
 
 class VideoPool:
@@ -29,7 +33,7 @@ class VideoPool:
     @property
     def num_open(self) -> int:
         """Videos that are open now."""
-        return self._lent + len(self._waiting)
+        return self._lent + self._resting
 
     def frames(self, path: Path, fps: float, numbers: np.ndarray) -> np.ndarray:
         """As `VideoFile.frames`, on an opened video."""
@@ -40,14 +44,14 @@ class VideoPool:
         """Close the videos that are not lent."""
         with self._change:
             while self._waiting:
-                self._waiting.pop()[1].close()
+                self._close_oldest()
 
     @contextmanager
     def _borrow(self, path: Path, fps: float) -> Iterator[VideoFile]:
         """A video of this thread's own; one in which something failed is closed, not lent again."""
         if self._process != os.getpid():
             self._begin()
-        key = (path, fps)
+        key = (str(path), fps)
         video = self._take(key)
         healthy = False
         try:
@@ -59,28 +63,41 @@ class VideoPool:
             with self._change:
                 self._lent -= 1
                 if video is not None and healthy:
-                    self._waiting.append((key, video))
+                    self._waiting.setdefault(key, []).append(video)
+                    self._waiting.move_to_end(key)
+                    self._resting += 1
                 self._change.notify()
             if video is not None and not healthy:
                 video.close()
 
-    def _take(self, key: tuple[Path, float]) -> VideoFile | None:
+    def _take(self, key: Key) -> VideoFile | None:
         """The waiting video of this key, or the right to open one (None)."""
         with self._change:
             self._change.wait_for(lambda: self._lent < self.limit)
             self._lent += 1
-            for place in reversed(range(len(self._waiting))):
-                if self._waiting[place][0] == key:
-                    return self._waiting.pop(place)[1]
+            if key in self._waiting:
+                return self._taken(key)
             if self.num_open > self.limit:
-                self._waiting.pop(0)[1].close()  # the one not used for longest
+                self._close_oldest()
             return None
+
+    def _taken(self, key: Key) -> VideoFile:
+        """Take a waiting video of this key off the list."""
+        video = self._waiting[key].pop()
+        if not self._waiting[key]:
+            del self._waiting[key]
+        self._resting -= 1
+        return video
+
+    def _close_oldest(self) -> None:
+        """Close a video of the file that nobody has asked for longest."""
+        self._taken(next(iter(self._waiting))).close()
 
     def _begin(self) -> None:
         self._process = os.getpid()
         self._change = threading.Condition()
-        self._waiting: list[tuple[tuple[Path, float], VideoFile]] = []
-        self._lent = 0
+        self._waiting: OrderedDict[Key, list[VideoFile]] = OrderedDict()
+        self._lent = self._resting = 0
 
     def __getstate__(self) -> int:
         return self.limit

@@ -1,4 +1,4 @@
-"""Training windows: which rows belong together, in which order they are drawn, and the batch the model gets.
+"""Training windows: which rows belong together, and the batch the model gets of them.
 
 A window begins with an anchor frame at row t0, followed by up to M chunks. Chunk i begins at row
 
@@ -22,7 +22,7 @@ what its chunk can teach: the actions after it answer a push that nobody could f
 import hashlib
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -30,11 +30,13 @@ from torch import Tensor
 
 from wam.data.errors import DatasetError, StaleCacheError
 from wam.data.filters import DatasetFilter, chosen_episodes, kept_spans
+from wam.data.instructions import TASK, read_instructions
 from wam.data.latent_cache import LatentCache
 from wam.data.lerobot_reader import LeRobotDataset
 from wam.data.schema import ACTION, EXECUTED, STATE
-from wam.data.stats import NormalizationStats, normalization_stats
+from wam.data.vectors import columns_of, gathered
 from wam.encoders.video import FRAMES_PER_LATENT
+from wam.robot.embodiment import Embodiment
 from wam.robot.units import Units
 
 
@@ -132,12 +134,21 @@ def _fraction(purpose: str, seed: int, episode: int) -> float:
 
 @dataclass(frozen=True)
 class WindowIndex:
-    """Which windows: int64 (B,) each; `row` counts within the episode, `gap` and `chunks` count chunks."""
+    """Which windows: int64 (B,) each; `row` counts within the episode, `gap` and `chunks` count chunks.
+
+    wording: which of the wordings of the instruction; None: the first.
+    """
 
     episode: np.ndarray
     row: np.ndarray
     chunks: np.ndarray
     gap: np.ndarray
+    wording: np.ndarray | None = None
+
+    def part(self, rows: slice) -> "WindowIndex":
+        """Some of them."""
+        wording = None if self.wording is None else self.wording[rows]
+        return WindowIndex(self.episode[rows], self.row[rows], self.chunks[rows], self.gap[rows], wording)
 
 
 @dataclass(frozen=True)
@@ -207,9 +218,12 @@ class WindowSource:
         spec: shape of the windows.
         selection: episodes.
         keep: parts of the data set that may be drawn.
+        robot: whose states and actions to take, from where its file says; None: the two columns as they are.
+        instructions: columns of the instruction, one for each wording; see `wam.data.instructions`.
 
     Raises:
         StaleCacheError: the cache belongs to another data set or video stride.
+        MissingColumnError: the data set lacks dimensions of the robot.
         DatasetError: no window is left to draw.
     """
 
@@ -220,18 +234,24 @@ class WindowSource:
         spec: WindowSpec,
         selection: EpisodeSelection | None = None,
         keep: DatasetFilter | None = None,
+        robot: Embodiment | None = None,
+        instructions: Sequence[str] = (TASK,),
     ) -> None:
         _check_cache(dataset, cache, spec)
         self.spec = spec
         self.selection = selection or EpisodeSelection()
         self.cache = cache
-        self.sentences = dataset.meta.tasks
         keep = keep or DatasetFilter()
+        asked = chosen_episodes(dataset, keep)
+        self.skipped = {episode: why for episode, why in cache.broken.items() if episode in asked}
+        """Episodes that would be drawn, had their pictures been readable, and what is wrong with them."""
+        keep = replace(keep, without=(*keep.without, *self.skipped))
         chosen = chosen_episodes(dataset, keep)
-        self._state, self._action, self._task = _all_rows(dataset, (STATE, ACTION, "task_index"), chosen)
-        self._astray = _rows_led_astray(dataset, self._action, spec.stray)
+        self._instructions = read_instructions(dataset, chosen, instructions, keep.no_language)
+        self._state, self._action = _all_rows(dataset, robot, chosen)
+        self._astray = _rows_led_astray(dataset, spec.stray, chosen)
         self._length = np.array([episode.length for episode in dataset.meta.episodes])
-        self._spans = kept_spans(dataset, keep, self._task)
+        self._spans = kept_spans(dataset, keep, self._instructions)
         self._offset = np.array([episode.dataset_from_index for episode in dataset.meta.episodes])
         self._labelled = np.array([self.selection.is_labelled(i) for i in range(dataset.num_episodes)])
         drawn = [i for i in np.unique(self._spans.episode).tolist() if self.selection.is_drawn(i)]
@@ -250,6 +270,11 @@ class WindowSource:
         return len(self._anchors)
 
     @property
+    def sentences(self) -> tuple[str, ...]:
+        """What `text_id` counts."""
+        return self._instructions.sentences
+
+    @property
     def labelled_episodes(self) -> np.ndarray:
         """Those drawn episodes that keep their actions."""
         labelled: np.ndarray = self.episodes[self._labelled[self.episodes]]
@@ -260,29 +285,24 @@ class WindowSource:
         return np.flatnonzero(self._labelled[self._anchors[:, 0]])
 
     def labelled_rows(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """States (T, S) and actions (T, A) of every drawn episode that keeps its actions."""
+        """States (T, S) and actions (T, A) of every drawn episode that keeps its actions: what statistics are taken of.
+
+        States of the others do not count: the model never sees them, `in_model_units` puts zeros in their place.
+        """
         for episode in self.labelled_episodes:
             rows = self._kept_rows(episode)
             yield self._state[rows], self._action[rows]
 
-    def normalization(self) -> NormalizationStats:
-        """Statistics of the states of all drawn episodes and of the actions of the labelled ones."""
-        states = [self._state[self._kept_rows(episode)] for episode in self.episodes]
-        actions = [self._action[self._kept_rows(episode)] for episode in self.labelled_episodes]
-        if not actions:
-            drawn = len(self.episodes)
-            raise DatasetError(f"no labelled episode among {drawn} ({self.selection}); raise labelled_share")
-        return normalization_stats(states, actions)
-
     def windows(self, anchors: np.ndarray, rng: np.random.Generator) -> WindowIndex:
-        """The longest windows at these anchors (numbers below `len(self)`), some with a gap drawn from `rng`."""
+        """The longest windows at these anchors (numbers below `len(self)`); gaps and wordings are drawn from `rng`."""
         episode, row = self._anchors[anchors].T
         end = self._end[self._offset[episode] + row]
         available = self.spec.available(end, row, end < self._length[episode])
         widest = available - max(2, self.spec.min_chunks)  # one chunk of context, one to learn from
         with_gap = (rng.random(len(anchors)) < self.spec.gap_probability) & (widest >= 1)
         gap = np.where(with_gap, rng.integers(1, np.maximum(widest, 1) + 1), 0)
-        return WindowIndex(episode, row, np.minimum(available - gap, self.spec.chunks), gap)
+        wording = self._instructions.draw(self._offset[episode] + row, rng)
+        return WindowIndex(episode, row, np.minimum(available - gap, self.spec.chunks), gap, wording)
 
     def collate(self, index: WindowIndex) -> WindowBatch:
         """Gather windows into a batch; nothing is decoded or encoded."""
@@ -319,7 +339,7 @@ class WindowSource:
             "action_valid": action_valid,
             "loss_valid": chunk_valid & ((position > 0) | (index.gap[:, None] == 0)),
             "has_action": labelled,
-            "text_id": self._task[self._offset[index.episode] + index.row],
+            "text_id": self._instructions.said(self._offset[index.episode] + index.row, index.wording),
             "episode": index.episode,
             "row": index.row,
             "embodiment": np.zeros(len(last), dtype=np.int64),
@@ -356,103 +376,38 @@ class WindowSource:
         return np.concatenate(parts)
 
 
-class WindowSampler:
-    """Draws every window once per epoch, in a new random order each time; an endless iterator over `WindowIndex`.
-
-    Ranks share one order and take turns, so no two ranks see the same window in an epoch. What is drawn depends on
-    (seed, epoch, rank, position) alone: `state_dict` needs no random state, and resuming is exact.
-
-    Args:
-        source: windows.
-        batch_size: windows per batch and rank.
-        seed: of order and gaps.
-        rank: this process.
-        world_size: processes in all.
-        anchors: numbers of the windows to draw; None is all of them.
-    """
-
-    def __init__(
-        self,
-        source: WindowSource,
-        batch_size: int,
-        seed: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
-        anchors: np.ndarray | None = None,
-    ) -> None:
-        anchors = np.arange(len(source)) if anchors is None else anchors
-        if not 0 <= rank < world_size:
-            raise ValueError(f"WindowSampler: rank is {rank}, expected 0 to {world_size - 1}")
-        if batch_size < 1 or batch_size * world_size > len(anchors):
-            raise ValueError(
-                f"WindowSampler: {world_size} ranks x batch_size {batch_size}, expected 1 to {len(anchors)} windows"
-            )
-        self.source, self._anchors = source, anchors
-        self.batch_size = batch_size
-        self._identity = {"seed": seed, "batch_size": batch_size, "world_size": world_size, "windows": len(anchors)}
-        self._seed, self._rank, self._world_size = seed, rank, world_size
-        self._epoch = self._batch = 0
-        self._order = self._order_of_epoch()
-
-    @property
-    def batches_per_epoch(self) -> int:
-        """Whole batches per rank; windows that fill no whole batch wait for another epoch's order."""
-        return len(self._anchors) // (self.batch_size * self._world_size)
-
-    def __iter__(self) -> Iterator[WindowIndex]:
-        return self
-
-    def __next__(self) -> WindowIndex:
-        if self._batch == self.batches_per_epoch:
-            self._epoch, self._batch = self._epoch + 1, 0
-            self._order = self._order_of_epoch()
-        start = self._batch * self.batch_size
-        anchors = self._order[start : start + self.batch_size]
-        rng = np.random.default_rng([self._seed, 1, self._epoch, self._rank, self._batch])
-        self._batch += 1
-        return self.source.windows(anchors, rng)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Plain numbers from which `load_state_dict` goes on, the same on every rank."""
-        return {**self._identity, "epoch": self._epoch, "batch": self._batch}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where `state` was taken. Raises ValueError if seed, ranks, batch size or windows differ."""
-        for name, value in self._identity.items():
-            if state[name] != value:
-                raise ValueError(
-                    f"WindowSampler: the saved {name} is {state[name]}, now it is {value}; keep it to resume"
-                )
-        self._epoch, self._batch = int(state["epoch"]), int(state["batch"])
-        self._order = self._order_of_epoch()
-
-    def _order_of_epoch(self) -> np.ndarray:
-        """This rank's share of the epoch's permutation."""
-        order = np.random.default_rng([self._seed, 0, self._epoch]).permutation(self._anchors)
-        return order[self._rank :: self._world_size]
-
-
-def _all_rows(dataset: LeRobotDataset, names: Sequence[str], chosen: Set[int]) -> list[np.ndarray]:
-    """Columns of the whole data set, zero where an episode is not chosen: that one may be broken."""
-    columns = {i: dataset.columns(i, names) for i in sorted(chosen)}
-    blank = {name: column[:1] * 0 for name, column in next(iter(columns.values()), {}).items()}
-    return [
-        np.concatenate(
-            [
-                columns[episode.index][name] if episode.index in chosen else blank[name].repeat(episode.length, axis=0)
-                for episode in dataset.meta.episodes
-            ]
+def _all_rows(dataset: LeRobotDataset, robot: Embodiment | None, chosen: Set[int]) -> tuple[np.ndarray, np.ndarray]:
+    """States and actions of the whole data set, zero where an episode is not chosen: that one may be broken."""
+    state, action = (robot.state, robot.action) if robot is not None else (None, None)
+    names = {TASK}  # every data set has it, so that a robot without parts has rows too
+    for parts, column in ((state, STATE), (action, ACTION)):
+        names |= {column} if parts is None else columns_of(parts, column)
+    found: dict[int, tuple[np.ndarray, ...]] = {}
+    for episode in sorted(chosen):
+        rows = dataset.columns(episode, sorted(names))
+        vectors = (
+            rows[column] if parts is None else gathered(rows, parts, column)
+            for parts, column in ((state, STATE), (action, ACTION))
         )
-        for name in names
+        found[episode] = tuple(vector.astype(np.float32, copy=False) for vector in vectors)
+    blank = [column[:1] * 0 for column in next(iter(found.values()), ())]
+    episodes = [
+        found.get(episode.index) or [column.repeat(episode.length, axis=0) for column in blank]
+        for episode in dataset.meta.episodes
     ]
+    states, actions = (np.concatenate(parts) for parts in zip(*episodes, strict=True))
+    return states, actions
 
 
-def _rows_led_astray(dataset: LeRobotDataset, labels: np.ndarray, stray: float) -> np.ndarray | None:
+def _rows_led_astray(dataset: LeRobotDataset, stray: float, chosen: Set[int]) -> np.ndarray | None:
     """bool (rows,), or None for a data set that does not tell what was executed."""
     if EXECUTED not in dataset.meta.features:
         return None
-    executed = np.concatenate([dataset.columns(i, (EXECUTED,))[EXECUTED] for i in range(dataset.num_episodes)])
-    astray: np.ndarray = (np.abs(executed - labels) > stray).any(-1)
+    astray = np.zeros(dataset.num_rows, dtype=bool)
+    for number in chosen:
+        rows, episode = dataset.columns(number, (ACTION, EXECUTED)), dataset.episode(number)
+        far = (np.abs(rows[EXECUTED] - rows[ACTION]) > stray).reshape(episode.length, -1).any(-1)
+        astray[episode.dataset_from_index : episode.dataset_to_index] = far
     return astray
 
 

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-FRAMES_PER_LATENT = 4
+from wam.encoders import FRAMES_PER_LATENT as FRAMES_PER_LATENT
 
 
 @runtime_checkable

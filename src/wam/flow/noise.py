@@ -27,6 +27,8 @@ class NoiseConfig:
     when coupled, their video is too.
     video_at_noise: share of chunks whose video is at sigma 1 exactly, whatever their actions: all that a policy knows
     about the future before it has imagined any.
+    prefix_share: share of chunks whose first actions are given, clean and without loss, as they are when a robot still
+    executes them while the model thinks (real-time chunking, trained in: arXiv 2512.05964).
     weighting: "uniform", or "bump" = the released Gaussian weight that vanishes at both ends.
     """
 
@@ -35,9 +37,15 @@ class NoiseConfig:
     action_shift: float = 1.0
     action_at_noise: float = 0.25
     video_at_noise: float = 0.0
+    prefix_share: float = 0.0
     flash_alpha: float = 7.0
     flash_beta: float = 1.0
     weighting: Literal["uniform", "bump"] = "uniform"
+
+    def __post_init__(self) -> None:
+        for name in ("action_at_noise", "video_at_noise", "prefix_share"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ValueError(f"NoiseConfig: {name} is {getattr(self, name)}, expected a share from 0 to 1")
 
 
 def shifted(u: Tensor, shift: float) -> Tensor:
@@ -54,7 +62,7 @@ def target_velocity(x: Tensor, eps: Tensor) -> Tensor:
     return eps - x
 
 
-def denoised(x_sigma: Tensor, velocity: Tensor, sigma: Tensor) -> Tensor:
+def denoised(x_sigma: Tensor, velocity: Tensor, sigma: Tensor | float) -> Tensor:
     """The clean estimate that a velocity implies: x = x_sigma - sigma v."""
     return x_sigma - sigma * velocity
 
@@ -76,6 +84,19 @@ def sample_levels(config: NoiseConfig, batch: int, chunks: int, generator: torch
         video_at_noise = video_at_noise | action_at_noise
     one = torch.ones(())
     return torch.where(video_at_noise, one, video), torch.where(action_at_noise, one, action)
+
+
+def sample_prefix(config: NoiseConfig, batch: int, chunks: int, actions: int, generator: torch.Generator) -> Tensor:
+    """How many of the N actions of each chunk are given, (B, C): 0, or 1 .. N - 1, all as likely.
+
+    Draws nothing without `prefix_share`, so that other draws stay what they are. Raises ValueError for N below 2.
+    """
+    if config.prefix_share == 0:
+        return torch.zeros(batch, chunks, dtype=torch.long)
+    if actions < 2:
+        raise ValueError(f"NoiseConfig: prefix_share is {config.prefix_share}, but a chunk of {actions} has no prefix")
+    length = torch.randint(1, actions, (batch, chunks), generator=generator)
+    return length * (torch.rand(batch, chunks, generator=generator) < config.prefix_share)
 
 
 def loss_weight(config: NoiseConfig, sigma: Tensor) -> Tensor:

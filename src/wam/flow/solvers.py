@@ -1,4 +1,5 @@
-"""From noise to data: solvers of dx/dsigma = v, as plain functions of tensors without host synchronisation.
+"""From noise to data: solvers of dx/dsigma = v. Their levels are numbers known beforehand, so that a step is a sum of
+tensors with plain factors: nothing is read back from the device, nothing depends on data.
 
 A solver is fed one velocity per step and keeps what it needs from earlier steps in a small state of its own, so that
 two of them (video and actions) run side by side with different levels.
@@ -6,6 +7,7 @@ two of them (video and actions) run side by side with different levels.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -16,7 +18,7 @@ from wam.flow.noise import denoised, shifted
 
 
 class Solver(Protocol):
-    """Integrates from sigmas[0] to sigmas[-1] = 0 in len(sigmas) - 1 steps."""
+    """Integrates from sigmas[0] to sigmas[-1], on the CPU, in len(sigmas) - 1 steps."""
 
     sigmas: Tensor
 
@@ -47,8 +49,11 @@ class Euler:
 
     sigmas: Tensor
 
+    def __post_init__(self) -> None:
+        self._levels = self.sigmas.tolist()
+
     def step(self, x: Tensor, velocity: Tensor, index: int) -> Tensor:
-        return x + (self.sigmas[index + 1] - self.sigmas[index]) * velocity
+        return torch.add(x, velocity, alpha=self._levels[index + 1] - self._levels[index])
 
 
 @dataclass
@@ -66,46 +71,47 @@ class UniPC:
     _clean: list[Tensor] = field(default_factory=list)  # the last two clean estimates, oldest first
     _before: Tensor | None = None  # x at the start of the last step
 
+    def __post_init__(self) -> None:
+        self._levels: list[float] = self.sigmas.tolist()
+        self._lambdas = [math.log(1 - s) - math.log(s) if s > 0 else math.inf for s in self._levels]
+
     def step(self, x: Tensor, velocity: Tensor, index: int) -> Tensor:
         wide = x.float()
-        estimate = denoised(wide, velocity.float(), self.sigmas[index])
+        estimate = denoised(wide, velocity.float(), self._levels[index])
         if index > 0:
             wide = self._correct(estimate, index)
         self._clean = [*self._clean[-1:], estimate]
         self._before = wide
         return self._predict(wide, index).to(x.dtype)
 
-    def _lambda(self, index: int) -> Tensor:
-        sigma = self.sigmas[index].double()
-        return torch.log((1 - sigma) / sigma)
-
     def _predict(self, x: Tensor, index: int) -> Tensor:
-        last = index == len(self.sigmas) - 2
-        sigma, following = self.sigmas[index], self.sigmas[index + 1]
-        h = self._lambda(index + 1) - self._lambda(index)
-        e = torch.expm1(-h).float()
-        out = following / sigma * x - (1 - following) * e * self._clean[-1]
+        last = index == len(self._levels) - 2
+        sigma, following = self._levels[index], self._levels[index + 1]
+        h = self._lambdas[index + 1] - self._lambdas[index]
+        weight = -(1 - following) * math.expm1(-h)
+        out = following / sigma * x + weight * self._clean[-1]
         if len(self._clean) == 2 and not last:
-            r = ((self._lambda(index - 1) - self._lambda(index)) / h).float()
-            out = out - (1 - following) * e * 0.5 * (self._clean[0] - self._clean[1]) / r
+            r = (self._lambdas[index - 1] - self._lambdas[index]) / h
+            out = out + weight * 0.5 / r * (self._clean[0] - self._clean[1])
         return out
 
     def _correct(self, estimate: Tensor, index: int) -> Tensor:
         """Redo the step index - 1 -> index with the clean estimate at its end."""
         assert self._before is not None
-        sigma, here = self.sigmas[index - 1], self.sigmas[index]
-        h = self._lambda(index) - self._lambda(index - 1)
-        e = torch.expm1(-h)
-        base = here / sigma * self._before - (1 - here) * e.float() * self._clean[-1]
+        sigma, here = self._levels[index - 1], self._levels[index]
+        h = self._lambdas[index] - self._lambdas[index - 1]
+        e = math.expm1(-h)
+        weight = -(1 - here) * e
+        base = here / sigma * self._before + weight * self._clean[-1]
         newest = estimate - self._clean[-1]
         if len(self._clean) == 1:
-            return base - (1 - here) * e.float() * 0.5 * newest
-        r = (self._lambda(index - 2) - self._lambda(index - 1)) / h
+            return base + weight * 0.5 * newest
+        r = (self._lambdas[index - 2] - self._lambdas[index - 1]) / h
         # rho solves [[1, 1], [r, 1]] rho = [b1, b2], with b_k = k! phi_{k+1} / E
         phi2 = e / -h - 1
         phi3 = phi2 / -h - 0.5
         b1, b2 = phi2 / e, 2 * phi3 / e
         rho_old = (b1 - b2) / (1 - r)
         rho_new = b1 - rho_old
-        older = (self._clean[0] - self._clean[1]) / r.float()
-        return base - (1 - here) * e.float() * (rho_old.float() * older + rho_new.float() * newest)
+        older = self._clean[0] - self._clean[1]
+        return base + weight * (rho_old / r * older + rho_new * newest)

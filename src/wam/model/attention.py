@@ -15,6 +15,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from enum import IntEnum
+from itertools import chain
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -31,6 +33,14 @@ class Kind(IntEnum):
     STATE = 3
 
 
+class Group(NamedTuple):
+    """Neighbouring tokens of one kind and chunk: to the table they are one."""
+
+    kind: Kind
+    chunk: int
+    tokens: int
+
+
 @dataclass(frozen=True)
 class Layout:
     """What each token of a pass is. b is 1 when all samples agree, else B.
@@ -38,6 +48,8 @@ class Layout:
     kind: (L,) of `Kind`.  chunk: (b, L) number of the chunk since the session's start, ANCHOR for the anchor.
     within: (L,) latent frame (video) or step (actions) inside its chunk.  row, column: (L,) place of a video patch.
     sigma_slot: (L,) which entry of the pass's list of noise levels belongs to the token.
+    groups: the same kinds, and the chunks before any shift, as plain numbers, so that nobody has to ask the device;
+    empty where they are not known beforehand, as for a cache.
     """
 
     kind: Tensor
@@ -46,6 +58,7 @@ class Layout:
     row: Tensor
     column: Tensor
     sigma_slot: Tensor
+    groups: tuple[Group, ...] = ()
 
     def __len__(self) -> int:
         return self.kind.shape[0]
@@ -56,10 +69,18 @@ class Layout:
         return replace(self, chunk=torch.where(self.chunk == ANCHOR, self.chunk, moved))
 
     def count(self, kind: Kind) -> int:
-        return int((self.kind == kind).sum())
+        """Tokens of a kind, where the groups are known."""
+        return sum(group.tokens for group in self.groups if group.kind == kind)
 
     def to(self, device: torch.device) -> Layout:
-        return Layout(**{name: value.to(device) for name, value in vars(self).items()})
+        return (
+            self
+            if self.kind.device == device
+            else replace(self, **{n: getattr(self, n).to(device) for n in _PER_TOKEN})
+        )
+
+
+_PER_TOKEN = ("kind", "chunk", "within", "row", "column", "sigma_slot")
 
 
 def video_layout(kind: Kind, chunks: list[int], frames_per_chunk: int, rows: int, columns: int, slot: int) -> Layout:
@@ -79,6 +100,7 @@ def video_layout(kind: Kind, chunks: list[int], frames_per_chunk: int, rows: int
         row=raster // columns,
         column=raster % columns,
         sigma_slot=(slot + number).repeat_interleave(per_frame),
+        groups=tuple(Group(kind, c, per_frame * (1 if c == ANCHOR else frames_per_chunk)) for c in chunks),
     )
 
 
@@ -93,12 +115,14 @@ def step_layout(kind: Kind, chunks: list[int], per_chunk: int, slots: list[int])
         row=zeros,
         column=zeros,
         sigma_slot=torch.tensor(slots, dtype=torch.long),
+        groups=tuple(Group(kind, chunk, per_chunk) for chunk in chunks),
     )
 
 
 def concatenate(layouts: list[Layout]) -> Layout:
     """One sequence after the other."""
-    return Layout(**{name: torch.cat([vars(part)[name] for part in layouts], dim=-1) for name in vars(layouts[0])})
+    joined = {name: torch.cat([getattr(part, name) for part in layouts], dim=-1) for name in _PER_TOKEN}
+    return Layout(**joined, groups=tuple(chain.from_iterable(part.groups for part in layouts)))
 
 
 def visible(

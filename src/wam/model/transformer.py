@@ -45,6 +45,17 @@ class Pass:
 
 
 @dataclass(frozen=True)
+class Geometry:
+    """What follows from a pass's layout alone, so that passes of one layout over one cache state can share it.
+
+    rotation: of the pass's tokens.  mask: bool (b, 1, L, keys), which keys each token sees.
+    """
+
+    rotation: Rotation
+    mask: Tensor
+
+
+@dataclass(frozen=True)
 class Velocity:
     """eps - x as the network sees it: video (B, out_channels, F, h, w) of the noisy frames, action (B, n, A)."""
 
@@ -221,35 +232,50 @@ class Transformer(nn.Module):
 
     def context(self, text: Tensor, image: Tensor | None = None) -> Context:
         """Prompt features (B, Lt, text_dim), zero beyond the prompt, and image features (B, Li, image_dim) or None."""
-        embedded = self.text_embedding(text)
+        dtype = self.patch_embedding.weight.dtype
+        embedded = self.text_embedding(text.to(dtype))
         blocks: list[Any] = list(self.blocks)
         text_keys = [block.cross_attn.text_keys(embedded) for block in blocks]
         if image is None or self.img_emb is None:
             return Context(text_keys)
-        pictured = self.img_emb(image)
+        pictured = self.img_emb(image.to(dtype))
         return Context(text_keys, [block.cross_attn.image_keys(pictured) for block in blocks])
 
+    def geometry(self, layout: Layout, cache: KVCache | None = None, *, state_reads: bool = False) -> Geometry:
+        """Positions and visibility of a layout over what the cache holds now. `state_reads`: see `attention.visible`.
+
+        Good for every pass of this layout until the cache's next `commit` or `reset`.
+        """
+        c = self.config
+        keys = layout if cache is None else cache.layout_with(layout)
+        mask = visible(layout, keys, c.memory, autoregressive=c.autoregressive, state_reads=state_reads)
+        return Geometry(rotations(layout, c.head_dim, c.frames_per_chunk, c.actions_per_chunk), mask[:, None])
+
     def forward(
-        self, inputs: Pass, context: Context, cache: KVCache | None = None, *, state_reads: bool = False
+        self,
+        inputs: Pass,
+        context: Context,
+        cache: KVCache | None = None,
+        *,
+        state_reads: bool = False,
+        geometry: Geometry | None = None,
     ) -> Velocity:
         """Predict the velocity of every noisy frame and action.
 
         cache: the remembered past; its keys come before those of the pass, and the pass's own are left in its scratch
-        so that `cache.commit` can keep them. `state_reads`: see `attention.visible`.
+        so that `cache.commit` can keep them. geometry: of this layout and cache, if it has been computed already; it
+        decides what is seen, `state_reads` then has no say.
         """
         layout, config = inputs.layout, self.config
+        geometry = geometry or self.geometry(layout, cache, state_reads=state_reads)
         x = self._tokens(inputs)
         level = self.time_embedding(video_sinusoid(1000.0 * inputs.sigma, config.time_dim).to(x.dtype))
         levels = self.time_projection(level).unflatten(-1, (6, config.dim))
-        rotation = rotations(layout, config.head_dim, config.frames_per_chunk, config.actions_per_chunk)
-        keys = layout if cache is None else cache.layout_with(layout)
-        mask = visible(layout, keys, config.memory, autoregressive=config.autoregressive, state_reads=state_reads)[
-            :, None
-        ]
         for index, block in enumerate(self.blocks):
             extend = None if cache is None else cache.extender(index)
             image = None if context.image is None else context.image[index]
-            arguments = (x, levels, layout.sigma_slot, rotation, mask, context.text[index], image, extend)
+            sees = (geometry.rotation, geometry.mask)
+            arguments = (x, levels, layout.sigma_slot, *sees, context.text[index], image, extend)
             if self.checkpointing and torch.is_grad_enabled():
                 x = checkpoint(block, *arguments, use_reentrant=False)
             else:
@@ -257,15 +283,16 @@ class Transformer(nn.Module):
         return self._velocity(x, level, inputs)
 
     def _tokens(self, inputs: Pass) -> Tensor:
-        """Embed video patches, actions and states, one after the other: (B, L, D)."""
-        parts = []
+        """Embed video patches, actions and states, one after the other: (B, L, D), in the type of the weights."""
+        parts, dtype = [], self.patch_embedding.weight.dtype
         if inputs.video is not None:
-            parts.append(self.patch_embedding(patchify(inputs.video, self.config.patch)))
+            parts.append(self.patch_embedding(patchify(inputs.video.to(dtype), self.config.patch)))
         if inputs.action is not None:
-            slots = inputs.layout.sigma_slot[inputs.layout.kind == Kind.ACTION]
-            parts.append(self.action_encoder(inputs.action, inputs.sigma[:, slots], inputs.embodiment))
+            start = sum(part.shape[1] for part in parts)
+            slots = inputs.layout.sigma_slot[start : start + inputs.action.shape[1]]
+            parts.append(self.action_encoder(inputs.action.to(dtype), inputs.sigma[:, slots], inputs.embodiment))
         if inputs.state is not None:
-            parts.append(self.state_encoder(inputs.state, inputs.embodiment))
+            parts.append(self.state_encoder(inputs.state.to(dtype), inputs.embodiment))
         return torch.cat(parts, dim=1)
 
     def _velocity(self, x: Tensor, level: Tensor, inputs: Pass) -> Velocity:

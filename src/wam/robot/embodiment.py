@@ -15,7 +15,8 @@ from typing import Any, Literal
 
 import yaml
 
-LATENT_STRIDE = 4  # raw frames per latent frame: the temporal compression of every video tokenizer used here
+from wam.encoders import FRAMES_PER_LATENT
+
 SHIPPED = Path(__file__).parent / "embodiments"
 IMAGE_PREFIX = "observation.images."
 
@@ -240,11 +241,12 @@ def _check_cameras(e: Embodiment) -> None:
 
 
 def _check_chunk(e: Embodiment) -> None:
-    expected = e.frames_per_chunk * LATENT_STRIDE * e.video_stride
+    expected = e.frames_per_chunk * FRAMES_PER_LATENT * e.video_stride
     if e.actions_per_chunk != expected:
         raise EmbodimentError(
             f"embodiment {e.name!r}: field 'actions_per_chunk' is {e.actions_per_chunk}, but frames_per_chunk x "
-            f"{LATENT_STRIDE} x video_stride = {expected}; the video and the actions of a chunk must last equally long"
+            f"{FRAMES_PER_LATENT} x video_stride = {expected}; the video and the actions of a chunk must last equally "
+            "long"
         )
     if "{instruction}" not in e.prompt_template:
         raise EmbodimentError(

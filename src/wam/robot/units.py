@@ -50,6 +50,22 @@ class Units:
         known[..., mine] += _opened(state, e.state)[..., None, theirs]
         return _closed(known, e.action)
 
+    def state_after(self, state: Tensor, action: Tensor) -> Tensor:
+        """(..., S) and the actions (..., N, A) executed from there -> (..., S), where the robot then should be.
+
+        What is commanded to a position (a relative action is the difference to one) is where it was sent last; nothing
+        is known of the rest, which stays.
+        """
+        mine, theirs = _relative_to(self.embodiment)
+        after = _opened(state, self.embodiment.state).clone()
+        after[..., theirs] = _opened(action, self.embodiment.action)[..., -1, mine]
+        return _closed(after, self.embodiment.state)
+
+    @property
+    def middle_state(self) -> Tensor:
+        """(S,), what is zeros to the model: the state where none is known, as in training on video alone."""
+        return _closed(self._state.restore(torch.zeros(self.embodiment.state_dim)), self.embodiment.state)
+
     @property
     def action_dims(self) -> Tensor:
         """bool (action width,): which dimensions are real."""

@@ -4,54 +4,112 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
 
+from wam.checkpoints.model_folder import TOKENIZER, save_adapted
 from wam.data.mixture import prompts_of
 from wam.encoders.nano_tokenizer import NanoTokenizer
 from wam.encoders.text import MiniLMTextEncoder
 from wam.model.config import TransformerConfig
 from wam.robot.embodiment import Embodiment
+from wam.train.adapt import choose_what_learns, whole_codecs
 from wam.train.config import TrainConfig
+from wam.train.parallel import Processes
+from wam.train.samples import Dreamer
 from wam.train.sources import held_out, members_of, open_entries, robots_of
+from wam.train.start import Start, grown, known_robots, settled
+from wam.train.trackers import check_trackers
 from wam.train.trainer import Trainer
 from wam.world_action_model import WorldActionConfig, WorldActionModel
 
 logger = logging.getLogger(__name__)
-TOKENIZER = "tokenizer"
+Latent = tuple[int, int, int]
 
 
-def build(config: TrainConfig, progress: Callable[[int, int], None] | None = None) -> Trainer:
+def build(
+    config: TrainConfig,
+    progress: Callable[[int, int], None] | None = None,
+    processes: Processes | None = None,
+) -> Trainer:
     """Open the data, encode latents if that has not been done, and put the trainer together."""
-    tokenizer = NanoTokenizer.from_pretrained(config.tokenizer)
-    opened = open_entries(config, tokenizer, progress)
-    robots = robots_of(config, opened)
+    check_trackers(config.track)
+    processes = processes or Processes(config.precision)
+    start = None if config.init is None else Start.load(config.init)
+    config = settled(config, start)
+    assert config.tokenizer is not None  # settled
+    own_tokenizer = config.tokenizer
+    tokenizer = NanoTokenizer.from_pretrained(own_tokenizer)
+    with processes.main_first():  # what is not encoded yet, one of them encodes
+        opened = open_entries(config, tokenizer, progress)
+    found = robots_of(config, opened)
+    robots = found if start is None else known_robots(start.config, found, config.adapt)
     training = members_of(opened, robots, config.windows.labelled_part)
     validation = held_out(config, opened, training)
-    text_encoder = MiniLMTextEncoder()
-    torch.manual_seed(config.seed)
-    model = _model(config, robots, opened[0].cache.latent_shape, text_encoder)
+    text_encoder = MiniLMTextEncoder() if start is None else MiniLMTextEncoder(start.config.text_len)
     prompts = text_encoder.encode(prompts_of(training))
+    torch.manual_seed(config.seed)
+    latent = opened[0].cache.latent_shape
+    if start is None:
+        model = WorldActionModel(_from_nothing(config, robots, latent, text_encoder))
+    else:
+        model = grown(start.model, _from_start(config, start, robots, latent, text_encoder))
+    adapter = choose_what_learns(model, config.adapt, _learning_slots(config, robots, found))
 
     def save_model(finished: WorldActionModel, folder: Path) -> None:
-        shutil.copytree(config.tokenizer, folder / TOKENIZER, dirs_exist_ok=True, ignore=_only_the_model)
+        whole_codecs(finished)
+        if adapter is not None and start is not None:
+            save_adapted(finished, adapter, start.folder, folder)
+            return
+        shutil.copytree(own_tokenizer, folder / TOKENIZER, dirs_exist_ok=True, ignore=_only_the_model)
         finished.save_pretrained(folder)
 
-    return Trainer(config, model, training, validation, prompts, save_model)
+    dreamer = Dreamer(validation, prompts, tokenizer, config.validation)
+    return Trainer(config, model, training, validation, prompts, save_model, processes, dreamer)
 
 
-def _model(
-    config: TrainConfig, robots: tuple[Embodiment, ...], latent: tuple[int, int, int], text: MiniLMTextEncoder
-) -> WorldActionModel:
-    if config.init is not None:
-        start = WorldActionModel.from_pretrained(config.init)
-        changed = replace(start.config, noise=config.noise, dream=config.dream, video_weight=config.video_weight)
-        model = WorldActionModel(changed)
-        model.load_state_dict(start.state_dict())
-        return model
+def _learning_slots(config: TrainConfig, robots: Sequence[Embodiment], found: Sequence[Embodiment]) -> list[int]:
+    """The codecs that learn. Raises ValueError naming a robot that is asked for and not in the data."""
+    names, there = [robot.name for robot in robots], [robot.name for robot in found]
+    unknown = [name for name in config.adapt.robots if name not in there]
+    if unknown:
+        raise ValueError(f"--adapt.robots: {unknown[0]!r} has no actions in {config.data}; there are {there}")
+    return [names.index(name) for name in config.adapt.robots or there]
+
+
+def _from_start(
+    config: TrainConfig, start: Start, robots: tuple[Embodiment, ...], latent: Latent, text: MiniLMTextEncoder
+) -> WorldActionConfig:
+    """The initial model's configuration with this run's robots, noise and losses."""
+    own, first = start.config, robots[0]
+    if (latent, text.text_dim) != (own.latent, own.transformer.text_dim):
+        raise ValueError(
+            f"--init {start.folder}: was trained on latents {own.latent} and text features of width "
+            f"{own.transformer.text_dim}, this run has {latent} and {text.text_dim}; take a canvas of the same size "
+            "and a model of this text encoder"
+        )
+    transformer = replace(
+        own.transformer,
+        embodiments=len(robots),
+        action_dim=first.action_width or first.action_dim,
+        state_dim=first.state_width or first.state_dim,
+    )
+    return replace(
+        own,
+        transformer=transformer,
+        embodiments=robots,
+        noise=config.noise,
+        dream=config.dream,
+        video_weight=config.video_weight,
+    )
+
+
+def _from_nothing(
+    config: TrainConfig, robots: tuple[Embodiment, ...], latent: Latent, text: MiniLMTextEncoder
+) -> WorldActionConfig:
     size, channels, first = asdict(config.size), latent[0], robots[0]
     transformer = TransformerConfig(
         **size,
@@ -65,17 +123,15 @@ def _model(
         frames_per_chunk=first.frames_per_chunk,
         actions_per_chunk=first.actions_per_chunk,
     )
-    return WorldActionModel(
-        WorldActionConfig(
-            transformer=transformer,
-            embodiments=robots,
-            latent=latent,
-            noise=config.noise,
-            dream=config.dream,
-            video_weight=config.video_weight,
-            text_len=text.text_len,
-            see_previous=config.see_previous,
-        )
+    return WorldActionConfig(
+        transformer=transformer,
+        embodiments=robots,
+        latent=latent,
+        noise=config.noise,
+        dream=config.dream,
+        video_weight=config.video_weight,
+        text_len=text.text_len,
+        see_previous=config.see_previous,
     )
 
 

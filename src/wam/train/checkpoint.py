@@ -1,90 +1,115 @@
-"""Where a run can continue: weights, averaged weights, optimiser, sampler position, random state.
+"""Where a run can continue: a folder of safetensors and JSON that appears all at once, under the number of its step.
 
-A checkpoint is one folder of safetensors and JSON that appears all at once under its final name; the last `KEEP` stay.
+    checkpoints/step-00001234/weights.safetensors  averaged.safetensors  optimizer.safetensors  progress.json
+
+What learns is in there, and nothing else: a LoRA run's checkpoint has megabytes. No random state is: what is random in
+training follows from seed, step and window (`wam.train.chance`).
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
+import re
 import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from safetensors.torch import save_file
+from torch import Tensor
 
-from wam.train.schedule import AveragedWeights
+from wam.checkpoints.errors import CheckpointError
+from wam.checkpoints.files import open_tensors
+from wam.data.files import move_into_place, write_atomic, write_json
 
 logger = logging.getLogger(__name__)
-KEEP = 2
+PROGRESS = "progress.json"
+NAME = re.compile(r"step-\d{8}")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """files: tensors by name, read when asked for, by file ("weights").  progress: plain JSON with "step"."""
+
+    path: Path
+    files: Mapping[str, Mapping[str, Tensor]]
+    progress: dict[str, Any]
 
 
 def save(
-    folder: Path,
-    model: nn.Module,
-    averaged: AveragedWeights,
-    optimizer: torch.optim.Optimizer,
-    progress: dict[str, Any],
+    folder: Path, files: Mapping[str, Mapping[str, Tensor]], progress: Mapping[str, Any], keep: int | None = None
 ) -> Path:
-    """Write `folder/step-00001234`; progress is plain JSON and must hold "step"."""
+    """Write `folder/step-00001234`, on the disk before it has its name; then delete all but the newest `keep`."""
     final = folder / f"step-{progress['step']:08d}"
-    partial = folder / f".{final.name}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
+    partial, replaced = folder / f".{final.name}.partial", folder / f".{final.name}.replaced"
+    for leftover in (partial, replaced):
+        shutil.rmtree(leftover, ignore_errors=True)
     partial.mkdir(parents=True)
-    save_file(_contiguous(model.state_dict()), partial / "weights.safetensors")
-    save_file(_contiguous(averaged.state_dict()), partial / "averaged.safetensors")
-    save_file(_optimizer_tensors(optimizer), partial / "optimizer.safetensors")
-    (partial / "progress.json").write_text(json.dumps(progress))
-    shutil.rmtree(final, ignore_errors=True)
-    partial.rename(final)
-    for old in sorted(folder.glob("step-*"))[:-KEEP]:
+    for name, tensors in files.items():
+        write_atomic(partial / f"{name}.safetensors", functools.partial(save_file, dict(tensors)))
+    write_json(partial / PROGRESS, progress)
+    if final.exists():
+        final.rename(replaced)
+    move_into_place(partial, final)
+    shutil.rmtree(replaced, ignore_errors=True)
+    for old in _found(folder)[: -keep if keep else 0]:
         shutil.rmtree(old)
     return final
 
 
 def newest(folder: Path) -> Path | None:
     """The last complete checkpoint, or None."""
-    found = sorted(folder.glob("step-*"))
-    return found[-1] if found else None
+    return next(reversed(_found(folder)), None)
 
 
-def load(path: Path, model: nn.Module, averaged: AveragedWeights, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Put everything back and return the progress. Raises ValueError naming the file that does not fit."""
-    for name, target in (("weights", model.load_state_dict), ("averaged", _into(averaged))):
-        try:
-            target(load_file(path / f"{name}.safetensors"))
-        except Exception as error:
-            raise ValueError(
-                f"{path / name}.safetensors: does not fit this run ({error}); delete {path} to continue from the "
-                "checkpoint before it, or give another --out"
-            ) from error
-    _restore_optimizer(optimizer, load_file(path / "optimizer.safetensors"))
-    progress: dict[str, Any] = json.loads((path / "progress.json").read_text())
-    logger.info("continuing from %s at step %d", path, progress["step"])
+def read(path: Path, names: tuple[str, ...]) -> Checkpoint:
+    """Open one checkpoint. Raises CheckpointError or OSError naming the file that is missing or damaged."""
+    files = {name: open_tensors(path / f"{name}.safetensors") for name in names}
+    return Checkpoint(path, files, read_progress(path))
+
+
+def read_progress(path: Path) -> dict[str, Any]:
+    """The JSON of a checkpoint."""
+    try:
+        progress = json.loads((path / PROGRESS).read_text(encoding="utf-8"))
+        if not isinstance(progress, dict) or "step" not in progress:
+            raise ValueError('no "step" in it')
+    except ValueError as error:
+        raise CheckpointError(f"{path / PROGRESS}: cannot be read ({error})") from error
     return progress
 
 
-def _into(averaged: AveragedWeights) -> Any:
-    return lambda weights: averaged.load(weights[name] for name in averaged.names)
+def last_progress(folder: Path) -> tuple[Path, dict[str, Any]]:
+    """The newest JSON that can be read, and its file. Raises CheckpointError when there is none."""
+    for path in reversed(_found(folder)):
+        try:
+            return path / PROGRESS, read_progress(path)
+        except (CheckpointError, OSError) as error:
+            logger.warning("%s", error)
+    raise CheckpointError(f"{folder}: no checkpoint to go on from; give the folder of a run that has one")
 
 
-def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+def set_aside_damaged(folder: Path, names: tuple[str, ...]) -> None:
+    """Rename the newest checkpoints that cannot be read to damaged-..., with a warning, until one can.
+
+    Raises CheckpointError when checkpoints were there and none can be read: a run never starts over silently.
+    """
+    first = newest(folder)
+    while (path := newest(folder)) is not None:
+        try:
+            read(path, names)
+            return
+        except (CheckpointError, OSError) as error:
+            aside = path.with_name(f"damaged-{path.name}")
+            shutil.rmtree(aside, ignore_errors=True)
+            path.rename(aside)
+            logger.warning("checkpoint %s is damaged and now called %s: %s", path, aside.name, error)
+    if first is not None:
+        raise CheckpointError(f"{folder}: no checkpoint can be read; delete the folder to start the run over")
 
 
-def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """AdamW's moments by parameter number, e.g. "17.exp_avg"."""
-    state = optimizer.state_dict()["state"]
-    return _contiguous(
-        {f"{i}.{name}": torch.as_tensor(value) for i, entry in state.items() for name, value in entry.items()}
-    )
-
-
-def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
-        number, name = key.split(".", 1)
-        state.setdefault(int(number), {})[name] = value
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+def _found(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("step-*") if NAME.fullmatch(path.name))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
 
 from wam.train.config import OptimizerConfig
+from wam.train.parallel import local
 
 
 def learning_rate(config: OptimizerConfig, step: int, spent: float) -> float:
@@ -21,21 +21,20 @@ def learning_rate(config: OptimizerConfig, step: int, spent: float) -> float:
 
 
 class AveragedWeights:
-    """Exponential moving average of a model's weights, the decay warmed up so that early steps fade quickly."""
+    """Exponential moving average of the weights that learn, the decay warmed up so that early steps fade quickly.
+
+    weights: by name, in float32; where the model is sharded, each process averages its own shards.
+    """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
-        self.names = list(model.state_dict())
-        self.weights: list[Tensor] = [tensor.detach().float().clone() for tensor in model.state_dict().values()]
+        self._followed = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+        self.weights: dict[str, Tensor] = {
+            name: weight.detach().float().clone() for name, weight in self._followed.items()
+        }
 
     @torch.no_grad()
-    def update(self, model: nn.Module, step: int) -> None:
+    def update(self, step: int) -> None:
         decay = min(self.decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(self.weights, [tensor.float() for tensor in model.state_dict().values()], 1 - decay)
-
-    def state_dict(self) -> dict[str, Tensor]:
-        return dict(zip(self.names, self.weights, strict=True))
-
-    def load(self, weights: Iterable[Tensor]) -> None:
-        for own, given in zip(self.weights, weights, strict=True):
-            own.copy_(given)
+        averages = [local(weight) for weight in self.weights.values()]
+        torch._foreach_lerp_(averages, [local(weight).float() for weight in self._followed.values()], 1 - decay)

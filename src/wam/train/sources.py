@@ -85,6 +85,7 @@ def open_entries(
 def robots_of(config: TrainConfig, opened: list[Opened]) -> tuple[Embodiment, ...]:
     """Every robot that acts, once, with the statistics of all its data sets and vectors as wide as the widest robot's.
 
+    Statistics are those of the training episodes that keep their actions: of no other does the model see a state.
     Raises EmbodimentError when nobody acts.
     """
     acting = [one for one in opened if not one.video_only]
@@ -111,9 +112,10 @@ def members_of(
 ) -> list[Member]:
     """The data sets' training windows as members of a mixture, each in its robot's units."""
     names = [robot.name for robot in robots]
+    first = next(one.embodiment.name for one in opened if not one.video_only)
     members: list[Member] = []
     for one in opened:
-        slot = 0 if one.video_only else names.index(one.embodiment.name)
+        slot = names.index(first if one.video_only else one.embodiment.name)
         units = None if one.video_only else Units(robots[slot])
         name = one.entry.data.name
         if name in {member.name for member in members}:
@@ -151,7 +153,8 @@ def window_source(
     selection = EpisodeSelection("train", w.validation_share, w.labelled_share, drop_unlabelled=w.labelled_part == 1.0)
     if split == "validation":
         selection = replace(selection, split="validation", labelled_share=1.0)
-    return WindowSource(dataset, cache, spec, selection, entry.filter)
+    known = replace(robot, state=(), action=()) if entry.video_only else robot
+    return WindowSource(dataset, cache, spec, selection, entry.filter, known)
 
 
 def _entry(fields: Mapping[str, Any], source: str) -> DataEntry:

@@ -1,12 +1,9 @@
-"""The training loop: windows -> noise -> loss -> step, on accelerate: one process and many are the same code."""
+"""The training loop: windows -> noise -> loss -> step. One process and many, one micro-batch and many, are one code."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
-import shlex
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,20 +11,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor
 
 from wam.data.files import write_json
 from wam.data.mixture import Member, Mixture
-from wam.data.windows import WindowBatch
-from wam.train import checkpoint
+from wam.train import chance, checkpoint
 from wam.train.config import TrainConfig
+from wam.train.parallel import Processes, gathered
+from wam.train.provenance import command, described, provenance, refuse_changes
+from wam.train.samples import Sample
 from wam.train.schedule import AveragedWeights, learning_rate
+from wam.train.state import AVERAGED, MOMENTS, WEIGHTS, LearnedState, averaged_model, hollow
+from wam.train.trackers import VALIDATION, Trackers
 from wam.train.validation import validate
-from wam.world_action_model import Losses, WorldActionModel
+from wam.world_action_model import Counts, WorldActionModel
 
 logger = logging.getLogger(__name__)
-MODEL, CHECKPOINTS, LOG, ORIGIN = "model", "checkpoints", "log.jsonl", "training.json"
+MODEL, CHECKPOINTS, ORIGIN = "model", "checkpoints", "training.json"
+FILES = (WEIGHTS, AVERAGED, MOMENTS)
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,20 @@ class Report:
     action: float
 
 
+@dataclass(frozen=True)
+class Step:
+    """One optimiser step, in this process's part: losses that add up to the whole, and the norm of all gradients."""
+
+    video: Tensor
+    action: Tensor
+    gradient_norm: Tensor
+
+
 class Trainer:
-    """One run: `run` continues from the newest checkpoint in `config.out`, trains, validates, saves, and stops."""
+    """One run: `run` continues from the newest checkpoint in `config.out`, trains, validates, saves, and stops.
+
+    Set `stopping` to have it stop, with a checkpoint, after the step that is under way.
+    """
 
     def __init__(
         self,
@@ -51,25 +64,33 @@ class Trainer:
         validation: Sequence[Member],
         prompts: Tensor,
         save_model: Callable[[WorldActionModel, Path], None],
+        processes: Processes | None = None,
+        dreamer: Callable[[WorldActionModel], Sample | None] | None = None,
     ) -> None:
         """training, validation: data sets, the same ones in the same order.
 
         prompts: (n, Lt, text_dim) features by `text_id`.  save_model: writes the finished model folder.
+        processes: those that train together; those that a launcher started, by default.
+        dreamer: shows people what the model expects, at every validation.
         """
         if config.minutes is None and config.steps is None:
             raise ValueError("minutes and steps are both unset: give at least one, or training never ends")
-        self.config, self.prompts, self.save_model = config, prompts, save_model
-        self.accelerator = Accelerator(mixed_precision=config.precision, cpu=not torch.cuda.is_available())
-        rank, world = self.accelerator.process_index, self.accelerator.num_processes
-        self.batches = Mixture(training, config.batch, config.seed, rank, world)
+        self.config, self.prompts, self.save_model, self.dreamer = config, prompts, save_model, dreamer
+        self.trackers: Trackers | None = None  # of the main process, while it runs
+        self.processes = both = processes or Processes(config.precision)
+        self.batches = Mixture(training, config.batch * config.optimizer.accumulate, config.seed, both.rank, both.world)
         self.validation = Mixture(validation, len(validation))
-        self.generator = torch.Generator().manual_seed(config.seed * 1000 + rank)
+        self.provenance = provenance(config, model, training)
+        self.form = hollow(model)
+        model.transformer.checkpointing = config.activation_checkpointing
+        self.bare, self.model = model, both.wrap(model, config.parallel)
+        if config.compile:
+            for block in model.transformer.blocks:
+                block.compile()
         optimizer = torch.optim.AdamW(
             _parameter_groups(model, config.optimizer.weight_decay), lr=1.0, betas=config.optimizer.betas
         )
-        self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
-        self.bare: WorldActionModel = self.accelerator.unwrap_model(self.model)
-        self.averaged = AveragedWeights(self.bare, config.optimizer.ema)
+        self.learned = LearnedState(model, AveragedWeights(model, config.optimizer.ema), optimizer)
         self.step, self.seconds = 0, 0.0
         self.stopping = False
 
@@ -80,31 +101,39 @@ class Trainer:
         by_steps = self.step / self.config.steps if self.config.steps else 0.0
         return max(by_time, by_steps)
 
-    def run(self, watch: Callable[[Report], None] | None = None) -> bool:
+    def run(
+        self, watch: Callable[[Report], None] | None = None, on_validation: Callable[[], None] | None = None
+    ) -> bool:
         """Train until the budget is spent; only time inside steps counts.
 
+        on_validation: called when the log has a new validation, while the run goes on.
         Returns whether the model is finished; False after `stopping` was set: a checkpoint was written to go on from.
         """
         self._resume()
+        self.trackers = Trackers(self.config, self.step) if self.processes.main else None
+        try:
+            return self._train(watch, on_validation)
+        finally:
+            if self.trackers is not None:
+                self.trackers.close()
+
+    def _train(self, watch: Callable[[Report], None] | None, on_validation: Callable[[], None] | None) -> bool:
         saved = validated = self.seconds
-        recent: list[Tensor] = []
+        recent: list[Step] = []
+        stop = False
         self.model.train()
-        while self.spent < 1 and not self.stopping:
+        while self.spent < 1 and not stop:
             began = time.perf_counter()
-            losses = self.train_step()
-            recent.append(torch.stack([losses.video.detach(), losses.action.detach()]))
-            self.seconds += time.perf_counter() - began
+            recent.append(self.train_step())
+            stop = self._agree(time.perf_counter() - began)
             if self.step % self.config.log_every == 0 or self.spent >= 1:
-                video, action = torch.stack(recent).mean(0).tolist()
+                self._report(recent, watch)
                 recent.clear()
-                self._log(
-                    {"step": self.step, "seconds": self.seconds, "video": video, "action": action, "lr": self._rate()}
-                )
-                if watch is not None:
-                    watch(Report(self.step, min(1.0, self.spent), video, action))
             if self.seconds - validated > 60 * self.config.validation_minutes:
                 validated = self.seconds
                 self._validate()
+                if on_validation is not None and self.processes.main:
+                    on_validation()
             if self.seconds - saved > 60 * self.config.checkpoint_minutes:
                 saved = self.seconds
                 self._save()
@@ -114,93 +143,134 @@ class Trainer:
         self._finish()
         return True
 
-    def train_step(self) -> Losses:
-        """One optimiser step on one batch of windows."""
-        batch = next(self.batches).to(self.accelerator.device)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self._rate()
-        with self.accelerator.autocast():
-            losses: Losses = self.model(batch, self._text(batch), self.generator)
-        self.optimizer.zero_grad()
-        self.accelerator.backward(losses.total)
-        self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.optimizer.clip_norm)
-        self.optimizer.step()
-        self.averaged.update(self.bare, self.step)
-        self.step += 1
-        return losses
+    # ---------------------------------------------------------------- a step
 
-    def _text(self, batch: WindowBatch) -> Tensor:
+    def train_step(self) -> Step:
+        """One optimiser step: the gradient of the mean over all windows of all processes and micro-batches."""
+        config, model, optimizer = self.config, self.bare, self.learned.optimizer
+        batch = next(self.batches)
+        count, rank, world = len(batch.text_id), self.processes.rank, self.processes.world
+        generators = chance.generators(config.seed, self.step, count, rank, world)
+        chance.reseed(config.seed, self.step, rank)
+        draws = model.draw(batch, generators)
+        text = self._text(batch.text_id, generators)
+        own = model.counts(batch, draws)
+        counts = Counts(*map(torch.tensor, self.processes.summed(float(own.video), float(own.action))))
+
+        optimizer.zero_grad()
+        video, action = torch.zeros((), device=text.device), torch.zeros((), device=text.device)
+        parts = config.optimizer.accumulate
+        for part in range(parts):
+            some = slice(part, None, parts)
+            with self.processes.accumulating(self.model, last=part == parts - 1):
+                with self.processes.autocast():
+                    losses = self.model(_rows(batch, some).to(text.device), text[some], _rows(draws, some), counts)
+                (losses.total * world).backward()  # the processes' gradients are averaged, the parts of a mean add up
+            video += losses.video.detach()
+            action += losses.action.detach()
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.optimizer.clip_norm)
+        for group in optimizer.param_groups:
+            group["lr"] = self._rate()
+        optimizer.step()
+        self.learned.averaged.update(self.step)
+        self.step += 1
+        return Step(video, action, gathered(norm))
+
+    def _text(self, text_id: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
         """Prompt features (B, Lt, text_dim); some samples are left without their sentence."""
-        text = self.prompts[batch.text_id]
-        keep = torch.rand(len(text), generator=self.generator) >= self.config.text_dropout
-        return (text * keep[:, None, None]).to(self.accelerator.device)
+        keep = torch.stack([torch.rand((), generator=own) for own in generators]) >= self.config.text_dropout
+        return (self.prompts[text_id] * keep[:, None, None]).to(self.processes.device)
 
     def _rate(self) -> float:
         return learning_rate(self.config.optimizer, self.step, self.spent)
 
+    def _agree(self, seconds: float) -> bool:
+        """All processes go by the first one's clock, and stop when one of them is asked to."""
+        took, asked = self.processes.summed(seconds if self.processes.main else 0.0, float(self.stopping))
+        self.seconds += took
+        return asked > 0
+
     # ---------------------------------------------------------------- validation, log, checkpoints
 
+    def _report(self, recent: Sequence[Step], watch: Callable[[Report], None] | None) -> None:
+        """Means over recent steps, of the whole."""
+        means = torch.stack([torch.stack([step.video, step.action, step.gradient_norm]) for step in recent]).mean(0)
+        video, action, norm = means.tolist()
+        video, action = self.processes.summed(video, action)
+        line = {"video": video, "action": action, "gradient_norm": norm, "lr": self._rate()}
+        self._log({"step": self.step, "seconds": self.seconds, **line})
+        if watch is not None:
+            watch(Report(self.step, min(1.0, self.spent), video, action))
+
     def _validate(self) -> None:
-        if not self.accelerator.is_main_process:
+        model = averaged_model(self.learned, self.form, keep=self.processes.main)
+        if model is None:
             return
-        shadow = WorldActionModel(self.bare.config).to(self.accelerator.device)
-        shadow.load_state_dict(self.averaged.state_dict())
-        with self.accelerator.autocast():
-            scores = validate(shadow.eval(), self.validation, self.prompts, seed=self.config.seed)
-        self._log({"step": self.step, "seconds": self.seconds, "validation": scores})
-        logger.info("step %d: %s", self.step, scores)
+        config = self.config
+        with self.processes.autocast():
+            scores = validate(model, self.validation, self.prompts, config.validation, config.batch, config.seed)
+            sample = None if self.dreamer is None else self.dreamer(model)
+        if sample is not None:
+            scores["dream"] = sample.scores()
+            if self.trackers is not None:
+                self.trackers.show(sample, self.step)
+        self._log({"step": self.step, "seconds": self.seconds, VALIDATION: scores})
+        logger.info("step %d: %s", self.step, {name: value for name, value in scores.items() if name != "data"})
 
     def _log(self, line: dict[str, Any]) -> None:
-        if self.accelerator.is_main_process:
-            self.config.out.mkdir(parents=True, exist_ok=True)
-            with (self.config.out / LOG).open("a") as file:
-                file.write(json.dumps(line) + "\n")
+        if self.trackers is not None:
+            self.trackers.log(line)
 
     def _save(self) -> None:
-        if self.accelerator.is_main_process:
-            progress = {
-                "step": self.step,
-                "seconds": self.seconds,
-                "windows": self.batches.state_dict(),
-                "generator": self.generator.get_state().tolist(),
-                "config": self._described(),
-            }
-            checkpoint.save(self.config.out / CHECKPOINTS, self.bare, self.averaged, self.optimizer, progress)
-        self.accelerator.wait_for_everyone()
+        files = self.learned.tensors(keep=self.processes.main)
+        progress = {"step": self.step, "seconds": self.seconds, "windows": self.batches.state_dict(), **command()}
+        if self.processes.main:
+            folder = self.config.out / CHECKPOINTS
+            checkpoint.save(folder, files, {**progress, **self.provenance}, self.config.keep_checkpoints)
+        self.processes.wait()
 
     def _resume(self) -> None:
-        path = checkpoint.newest(self.config.out / CHECKPOINTS)
+        folder = self.config.out / CHECKPOINTS
+        with self.processes.main_first():
+            checkpoint.set_aside_damaged(folder, FILES)
+        path = checkpoint.newest(folder)
         if path is None:
             return
-        progress = checkpoint.load(path, self.bare, self.averaged, self.optimizer)
-        self.step, self.seconds = progress["step"], progress["seconds"]
-        self.batches.load_state_dict(progress["windows"])
-        self.generator.set_state(torch.tensor(progress["generator"], dtype=torch.uint8))
+        found = checkpoint.read(path, FILES)
+        refuse_changes(found.progress, self.provenance, path / checkpoint.PROGRESS)
+        self.learned.load(found.files, path)
+        self.batches.load_state_dict(found.progress["windows"])
+        self.step, self.seconds = found.progress["step"], found.progress["seconds"]
+        logger.info("continuing from %s at step %d", path, self.step)
 
     def _finish(self) -> None:
         self._validate()
         self._save()
-        if self.accelerator.is_main_process:
-            self.bare.load_state_dict(self.averaged.state_dict())
+        model = averaged_model(self.learned, self.form, keep=self.processes.main)
+        if model is not None:
             self._save_origin(self.config.out / MODEL / ORIGIN)
-            self.save_model(self.bare, self.config.out / MODEL)  # last: its config.json says that the run is finished
+            self.save_model(model, self.config.out / MODEL)  # last: its config.json says that the run is finished
+        self.processes.wait()
 
     def _save_origin(self, path: Path) -> None:
         """How these weights came to be, beside them."""
+        per_step = self.config.batch * self.config.optimizer.accumulate * self.processes.world
         origin = {
-            "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+            **command(),
             "steps": self.step,
             "minutes": round(self.seconds / 60, 1),
-            "processes": self.accelerator.num_processes,
-            "windows": self.step * self.config.batch * self.accelerator.num_processes,
-            "training": self._described(),
+            "processes": self.processes.world,
+            "windows": self.step * per_step,
+            "base": self.provenance["base"],
+            "data": self.provenance["data"],
+            "training": described(self.config),
         }
         write_json(path, origin)
 
-    def _described(self) -> dict[str, Any]:
-        """The configuration as plain JSON values."""
-        plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self.config), default=str))
-        return plain
+
+def _rows(batch: Any, rows: slice) -> Any:
+    """The same of some windows; batch: a dataclass of tensors over windows."""
+    return type(batch)(**{field.name: getattr(batch, field.name)[rows] for field in dataclasses.fields(batch)})
 
 
 def _parameter_groups(model: WorldActionModel, weight_decay: float) -> list[dict[str, Any]]:

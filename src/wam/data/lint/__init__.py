@@ -6,7 +6,7 @@ Reading order: `finding` (what comes out), `declared`, `rows` and `films` (what 
 
 from wam.data.lint.finding import Finding, Report, Severity
 from wam.data.lint.run import NAMES, Options, Progress, examine, gather, lint
-from wam.data.lint.survey import Survey, places
+from wam.data.lint.survey import Survey
 
 __all__ = [
     "NAMES",
@@ -19,5 +19,4 @@ __all__ = [
     "examine",
     "gather",
     "lint",
-    "places",
 ]

@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from wam.data.lint.finding import Finding
-from wam.data.lint.survey import Survey, places
+from wam.data.lint.survey import Survey
 from wam.data.lint.values import ODD
 from wam.data.schema import ACTION, STATE
+from wam.data.vectors import places
 
 SAME = 0.95
 """Share of rows with the same value that makes two columns one."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from wam.data.lint.finding import Finding
-from wam.data.lint.survey import PartPlace, Survey, places
+from wam.data.lint.survey import Survey
 from wam.data.schema import ACTION, STATE
+from wam.data.vectors import PartPlace, places
 from wam.robot.embodiment import Embodiment, Part
 
 ASPECT_TOLERANCE = 0.05

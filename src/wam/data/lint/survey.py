@@ -6,7 +6,7 @@ Rows stay in memory in their own types: about 1 GB for ten million rows of 25 nu
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +17,7 @@ from wam.data.lint.declared import Declaration, DeclaredEpisode
 from wam.data.lint.films import Film, Header, Place
 from wam.data.lint.rows import Columns
 from wam.data.schema import ACTION, STATE
+from wam.data.vectors import places
 from wam.robot.embodiment import Embodiment, Part
 
 GRIPPER = re.compile(r"grip|finger|jaw|effector|hand_open", re.IGNORECASE)
@@ -113,25 +114,3 @@ class Survey:
         return (
             tuple(common) if common or named or len(state) != len(action) else tuple((d, d) for d in range(len(state)))
         )
-
-
-@dataclass(frozen=True)
-class PartPlace:
-    """Where a part of the embodiment lies: dimensions `start` .. `end` - 1 of column `key`."""
-
-    part: Part
-    key: str
-    start: int
-    end: int
-
-
-def places(parts: Sequence[Part], column: str) -> list[PartPlace]:
-    """Of every part; without a start of its own, a part lies behind the one before it in the same column."""
-    found: list[PartPlace] = []
-    ends: dict[str, int] = {}
-    for part in parts:
-        key = part.key or column
-        start = ends.get(key, 0) if part.start is None else part.start
-        ends[key] = start + len(part.dims)
-        found.append(PartPlace(part, key, start, ends[key]))
-    return found
