@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -13,7 +14,9 @@ pytest.importorskip("metaworld")
 from wam.cli import compare as compare_verb
 from wam.cli import eval as eval_verb
 from wam.cli.eval import Eval
+from wam.evaluate.realtime_rollout import RealTime
 from wam.evaluate.results import ResultFolder
+from wam.evaluate.rollout import rollout
 from wam.evaluate.workers import WorkerError
 
 ARGUMENTS = ["--tasks", "drawer-close", "--episodes", "3", "--workers", "1", "--json"]
@@ -52,6 +55,21 @@ def test_options_reach_load_policy(tmp_path: Path) -> None:
     assert source.options["steps"] == 1
     assert source.options["memory"] == "none"
     assert source.options["execute"] == 4
+
+
+def test_the_clock_needs_somebody_to_keep_it(tmp_path: Path) -> None:
+    async_third = ["runs/x", "--out", str(tmp_path), "--realtime", "--delay", "0.33", "--blend", "2"]
+    config = tyro.cli(Eval, args=async_third)
+    assert config.play() == RealTime(delay=0.33, blend=2)
+    assert tyro.cli(Eval, args=async_third[:3]).play() is rollout
+    with pytest.raises(ValueError, match="delay=0.33.*needs --realtime"):
+        run(tmp_path, "constant-hold", "--delay", "0.33")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_clock_has_exactly_the_options_of_a_real_time_episode() -> None:
+    options = {field.name: field.default for field in dataclasses.fields(RealTime) if field.name != "rest"}
+    assert vars(eval_verb.Clock()) == options
 
 
 def test_loop_has_exactly_the_options_of_load_policy() -> None:

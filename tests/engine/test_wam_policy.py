@@ -7,45 +7,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tests.models import EMBODIMENT, TINY, tiny_model
+from tests.engine.robots import looks, tiny_engine
+from tests.models import TINY
 
-from wam.encoders.nano_tokenizer import NanoTokenizer, NanoTokenizerConfig
-from wam.engine.wam_policy import LoopConfig, WamPolicy
+from wam.engine.engine import EngineConfig
+from wam.engine.wam_policy import WamPolicy
+from wam.flow.sampler import Sampler
 from wam.model.attention import ANCHOR, EMPTY
-from wam.robot.observation import Observation
-from wam.world_action_model import Sampler
 
 
-class WordLengths:
-    """A text encoder small enough for a test: the length of each word."""
-
-    text_len, text_dim = TINY.text_len, TINY.transformer.text_dim
-
-    def encode(self, prompts: list[str]) -> torch.Tensor:
-        out = torch.zeros(len(prompts), self.text_len, self.text_dim)
-        for row, prompt in enumerate(prompts):
-            for i, word in enumerate(prompt.split()[: self.text_len]):
-                out[row, i] = len(word)
-        return out
-
-
-def policy(config: LoopConfig | None = None) -> WamPolicy:
-    torch.manual_seed(0)
-    sizes = NanoTokenizerConfig(z_channels=4, width=(8, 8), depth=(1, 1), canvas_height=32, canvas_width=32)
-    return WamPolicy(tiny_model(), NanoTokenizer(sizes).eval(), WordLengths(), config)
-
-
-def looks(count: int, seed: int = 0, instruction: str = "push the button") -> list[Observation]:
-    rng = np.random.default_rng(seed)
-    return [
-        Observation(
-            {"front": rng.integers(0, 255, (32, 32, 3), dtype=np.uint8)},
-            rng.normal(size=3).astype(np.float32),
-            instruction,
-            i / EMBODIMENT.control_hz,
-        )
-        for i in range(count)
-    ]
+def policy(config: EngineConfig | None = None) -> WamPolicy:
+    return WamPolicy(tiny_engine(config))
 
 
 def play(driver: WamPolicy, chunks: int, seed: int = 3) -> list[np.ndarray]:
@@ -62,8 +34,7 @@ def test_an_episode_repeats_bit_for_bit() -> None:
 def test_memory_slides_and_keeps_the_anchor() -> None:
     driver = policy()
     play(driver, 6)
-    assert driver._session is not None
-    kept = driver._session.prompts[0].cache.chunk[0].unique().tolist()
+    kept = driver.session.remembered.cache.chunk[0].unique().tolist()
     assert kept == [ANCHOR, 3, 4]  # memory 2: the anchor and the last two chunks
 
 
@@ -71,23 +42,22 @@ def test_what_was_imagined_never_enters_the_cache() -> None:
     """Another sampler imagines something else; what is remembered must not differ."""
     caches = []
     for steps in (1, 3):
-        driver = policy(LoopConfig(Sampler(steps=steps)))
+        driver = policy(EngineConfig(Sampler(steps=steps)))
         play(driver, 4)
-        assert driver._session is not None
-        cache = driver._session.prompts[0].cache
+        cache = driver.session.remembered.cache
         caches.append(cache.keys[:, :, :, : cache.kept])
     assert torch.equal(*caches)
 
 
 def test_without_memory_only_the_present_counts() -> None:
-    config = LoopConfig(memory="none", execute=2)
+    config = EngineConfig(memory="none", execute=2)
     driver, other = policy(config), policy(config)
     assert driver.execute == driver.video_stride == 2
     for chosen, past in ((driver, 1), (other, 2)):
         chosen.reset(0)
         chosen.act(looks(1, seed=past))
     assert np.array_equal(driver.act(looks(1, seed=9)).actions, other.act(looks(1, seed=9)).actions)
-    assert (driver._session.prompts[0].cache.chunk != EMPTY).sum() == 4  # type: ignore[union-attr]
+    assert (driver.session.remembered.cache.chunk != EMPTY).sum() == 4
 
 
 def test_a_new_sentence_takes_effect_and_keeps_what_was_seen() -> None:
@@ -95,13 +65,13 @@ def test_a_new_sentence_takes_effect_and_keeps_what_was_seen() -> None:
     play(driver, 3), play(same, 3)
     changed = driver.act(looks(4, seed=7, instruction="open the long drawer")).actions
     assert not np.array_equal(changed, same.act(looks(4, seed=7)).actions)
-    assert driver._session.prompts[0].cache.chunk[0].unique().tolist() == [ANCHOR, 1, 2]  # type: ignore[union-attr]
+    assert driver.session.remembered.cache.chunk[0].unique().tolist() == [ANCHOR, 1, 2]
 
 
 def test_guidance_one_and_no_guidance_agree_and_more_changes_the_dream() -> None:
     dreams = []
     for guidance in (1.0, 3.0):
-        driver = policy(LoopConfig(Sampler(steps=2, guidance=guidance), decode_video=True))
+        driver = policy(EngineConfig(Sampler(steps=2, guidance=guidance), decode_video=True))
         driver.reset(0)
         dreams.append(driver.act(looks(1)).dream)
     assert dreams[0] is not None and dreams[0].shape == (4, 32, 32, 3)
@@ -132,4 +102,12 @@ def test_wrong_cadence_is_named() -> None:
     with pytest.raises(ValueError, match="found 3 observations since the last chunk, expected 4"):
         driver.act(looks(3))
     with pytest.raises(ValueError, match="a sliding memory takes whole chunks"):
-        policy(LoopConfig(execute=2))
+        policy(EngineConfig(execute=2))
+
+
+def test_a_bidirectional_model_runs_without_memory_alone() -> None:
+    both_ways = replace(TINY, transformer=replace(TINY.transformer, autoregressive=False))
+    with pytest.raises(ValueError, match="memory='slide': this model is bidirectional .* use memory='none'"):
+        tiny_engine(model=both_ways)
+    driver = WamPolicy(tiny_engine(EngineConfig(memory="none"), both_ways))
+    assert all(driver.act(looks(1, seed=i)).actions.shape == (4, 2) for i in range(2))

@@ -3,13 +3,15 @@
 Example:
     wam eval runs/mt10 --tasks mt10 --episodes 50 --workers 2 --out runs/eval/mt10
     wam eval --policy constant-hold --tasks mt10 --episodes 50 --out runs/eval/hold
+    wam eval nano-metaworld --realtime --delay 0.33 --out runs/eval/async-third
+    wam eval runs/libero/model --env libero --tasks libero_object --episodes 10 --out runs/eval/libero
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,14 +22,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from wam.data.files import write_atomic
 from wam.evaluate.provenance import Provenance
+from wam.evaluate.realtime_rollout import RealTime
 from wam.evaluate.report import Report, write_report
 from wam.evaluate.results import EpisodeRecord
+from wam.evaluate.rollout import EpisodeResult, rollout
 from wam.evaluate.runner import Episode, Films, Setup, run_episodes
-from wam.evaluate.sources import MetaWorldSource, PolicyKind, PolicySource, Wording
+from wam.evaluate.sources import ArmsSource, MetaWorldSource, PolicyKind, PolicySource, Wording
 from wam.evaluate.summary import Summary, markdown, rich_table, summarise
 from wam.robot.embodiment import Embodiment
 from wam.sim.looks import Look
-from wam.sim.tasks import SPLITS, TASKS, expand
+from wam.sim.tasks import SPLITS
+from wam.sim.worlds import WORLDS, WorldName
 
 SUMMARY, TABLE, PAGE = "summary.json", "summary.md", "report.html"
 
@@ -51,6 +56,28 @@ class Loop:
     """Decode the dream into pictures, so that films show it (slower)."""
     robot: str | None = None
     """Which of the robots that the model knows; the first when left out."""
+    joint_pass: bool = True
+    """Remember what was seen in the pass of the first denoising step."""
+    compile: Literal["off", "blocks", "whole"] = "off"
+    """Run the network through torch.compile: block by block (seconds to compile) or as a whole (a minute, faster)."""
+
+
+@dataclass(frozen=True)
+class Clock:
+    """The robot's clock, for --realtime; see `wam.evaluate.realtime_rollout.RealTime`."""
+
+    delay: float | None = None
+    """How long a chunk takes to think, as a share of its length, whatever it takes here; measured when left out."""
+    every: int | None = None
+    """Control steps between thoughts; half a chunk when left out."""
+    prefix: bool = False
+    """Hold clean what is executed meanwhile; for models that were trained with prefixes."""
+    blend: int = 0
+    """Control steps over which a new chunk fades in."""
+    smooth: bool = False
+    """Smooth every chunk: cubic interpolation to twice the rate, Savitzky-Golay filter (window 21, order 3)."""
+    coast: float = 0.0
+    """What is left of the last motion when no action is there in time: 0 holds, 0.7 slows down, 1 goes on."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +96,11 @@ class Eval:
     """Folder written by `wam train`, or the name of a shipped model; left out for the baselines."""
     policy: PolicyKind = "wam"
     """A checkpoint, or a baseline: "constant-hold" (the floor) or "expert" (the ceiling)."""
+    env: WorldName = "metaworld"
+    """The simulator."""
     tasks: tuple[str, ...] = ("mt10",)
-    """Task names or groups (mt10, mt50, easy, medium, hard, very-hard, ml45-train, heldout-tasks)."""
+    """Tasks or groups of the simulator: mt10, mt50, easy, medium, hard, very-hard, ml45-train, heldout-tasks of
+    Meta-World; Lift, Stack, TwoArmLift, Lift/UR5e, ... of robosuite; libero_object, libero_goal/0, ... of LIBERO."""
     split: Literal["test", "val", "train"] = "test"
     """Which initial states: unseen ones to report (test) or to choose a checkpoint by (val), or the training data's."""
     episodes: int = 50
@@ -82,6 +112,9 @@ class Eval:
     max_env_steps: int = 500
     """Simulator steps until an episode has failed."""
     loop: tyro.conf.OmitArgPrefixes[Loop] = Loop()
+    realtime: bool = False
+    """The world does not wait: the robot plays a chunk while the next one is being thought out, in virtual time."""
+    clock: tyro.conf.OmitArgPrefixes[Clock] = Clock()
     workers: int = 2
     """Processes, each with its own policy and one thread; the results do not depend on their number."""
     film_failures: int = 0
@@ -96,25 +129,47 @@ class Eval:
     def source(self) -> PolicySource:
         """Raises ValueError when the policy needs a checkpoint and has none, or the other way round."""
         options = dataclasses.asdict(self.loop) if self.policy == "wam" else {}
-        return PolicySource(self.policy, self.checkpoint, options)
+        return PolicySource(self.policy, self.checkpoint, options, WORLDS[self.env].robot(self.task_names()))
+
+    def environments(self, embodiment: Embodiment) -> MetaWorldSource | ArmsSource:
+        """Raises ValueError for a look or wording that only Meta-World has."""
+        if self.env == "metaworld":
+            return MetaWorldSource(self.look, self.wording, embodiment)
+        if (self.look, self.wording) != ("train", "canonical"):
+            raise ValueError(f"--look {self.look} --wording {self.wording}: {self.env} has one look and one wording")
+        return ArmsSource(self.env, embodiment)
+
+    def task_names(self) -> tuple[str, ...]:
+        """Raises ValueError for an unknown task."""
+        return WORLDS[self.env].expand(self.tasks)
+
+    def play(self) -> Callable[..., EpisodeResult]:
+        """How an episode is run. Raises ValueError when the clock is set and nobody keeps it."""
+        if self.realtime:
+            return RealTime(**dataclasses.asdict(self.clock))
+        if self.clock != Clock():
+            raise ValueError(f"{self.clock} needs --realtime; without it the world waits for the policy")
+        return rollout
 
     def plan(self) -> list[Episode]:
         """Task by task, so that a worker seldom changes its environment. Raises ValueError for an unknown task."""
         split = SPLITS[self.split]
-        return [Episode(task, split.seed(index)) for task in expand(self.tasks) for index in range(self.episodes)]
+        return [Episode(task, split.seed(index)) for task in self.task_names() for index in range(self.episodes)]
 
     def describe(self, embodiment: Embodiment) -> dict[str, Any]:
         """Everything that decides the outcome; two runs with the same description may share a folder."""
         return {
             **self.source().describe(),
             "label": self.label,
-            "tasks": list(expand(self.tasks)),
+            **({} if self.env == "metaworld" else {"env": self.env}),
+            "tasks": list(self.task_names()),
             "split": self.split,
             "episodes": self.episodes,
             "look": self.look,
             "wording": self.wording,
             "max_env_steps": self.max_env_steps,
             "control_hz": embodiment.control_hz,
+            "realtime": dataclasses.asdict(self.clock) if self.realtime else None,
         }
 
 
@@ -126,13 +181,14 @@ def main(config: Eval) -> None:
     embodiment = config.source().embodiment()
     described, episodes = config.describe(embodiment), config.plan()
     setup = Setup(
-        make_env=MetaWorldSource(config.look, config.wording, embodiment),
+        make_env=config.environments(embodiment),
         load_policy=config.source(),
         max_env_steps=config.max_env_steps,
         embodiment=embodiment,
+        play=config.play(),
     )
     records = _run(config, episodes, setup, described, console)
-    groups = {name: task.difficulty for name, task in TASKS.items()}
+    groups = WORLDS[config.env].groups(config.task_names())
     summary = summarise(records, groups, described, Provenance.here(), planned=len(episodes))
     _write(summary, records, config.out, embodiment)
     console.print(rich_table(summary))

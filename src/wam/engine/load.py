@@ -1,17 +1,21 @@
-"""A policy from a folder: the model's config and weights with its tokenizer beside them."""
+"""A policy from a folder: the model's config and weights with its tokenizer beside them, or an adapter to a base."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Literal
 
+from wam.checkpoints.model_folder import SHIPPED, load_model, tokenizer_of
 from wam.encoders.nano_tokenizer import NanoTokenizer
 from wam.encoders.text import MiniLMTextEncoder
-from wam.engine.wam_policy import LoopConfig, Memory, WamPolicy
-from wam.world_action_model import Sampler, WorldActionModel
-
-TOKENIZER_FOLDER = "tokenizer"
-SHIPPED = Path(__file__).parents[1] / "shipped"  # small models that come with the package
+from wam.engine.compiled import Compile
+from wam.engine.engine import Engine, EngineConfig
+from wam.engine.guidance import GuidanceMode
+from wam.engine.quantize import Weights, quantize
+from wam.engine.split_process import start_partner
+from wam.engine.step_cache import step_cache_of
+from wam.engine.wam_policy import WamPolicy
+from wam.flow.sampler import Sampler
 
 
 def resolve(checkpoint: Path | str) -> Path:
@@ -32,15 +36,36 @@ def load_policy(
     solver: Literal["euler", "unipc"] = "euler",
     guidance: float = 1.0,
     video_final: float = 0.0,
-    memory: Memory = "slide",
+    memory: Literal["slide", "none"] = "slide",
     execute: int | None = None,
     decode_video: bool = False,
     robot: str | None = None,
+    guidance_mode: GuidanceMode = "batched",
+    step_cache: str | None = None,
+    weights: Weights = "float32",
+    joint_pass: bool = True,
+    compile: Compile = "off",
 ) -> WamPolicy:
-    """Load a folder written by `wam train`, or a shipped model by name; options as in `Sampler` and `LoopConfig`."""
+    """Load a folder written by `wam train`, or a shipped model by name; options as in `Sampler` and `EngineConfig`.
+
+    guidance_mode: "split" starts a second process.  step_cache: see `step_cache_of`.  weights: see `quantize`.
+    """
     folder = resolve(checkpoint)
-    model = WorldActionModel.from_pretrained(folder)
-    tokenizer = NanoTokenizer.from_pretrained(folder / TOKENIZER_FOLDER)
+    model = load_model(folder)
+    quantize(model.transformer, weights)
+    tokenizer = NanoTokenizer.from_pretrained(tokenizer_of(folder))
     text_encoder = MiniLMTextEncoder(text_len=model.config.text_len)
     sampler = Sampler(steps=steps, solver=solver, guidance=guidance, video_final=video_final)
-    return WamPolicy(model, tokenizer, text_encoder, LoopConfig(sampler, memory, execute, decode_video, robot))
+    config = EngineConfig(
+        sampler=sampler,
+        memory=memory,
+        execute=execute,
+        decode_video=decode_video,
+        robot=robot,
+        joint_pass=joint_pass,
+        compile=compile,
+        guidance_mode=guidance_mode,
+        step_cache=None if step_cache is None else step_cache_of(step_cache),
+    )
+    partner = start_partner(folder, weights=weights, joint=config.joint_pass) if guidance_mode == "split" else None
+    return WamPolicy(Engine(model, tokenizer, text_encoder, config, partner))

@@ -7,18 +7,20 @@ guidance against a negative prompt on the video alone, and steps that repeat the
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from wam.engine.step_cache import RELEASED_STEPS, CosineSteps, FixedSteps, StepCache
+from wam.engine.step_cache import RELEASED_STEPS, CosineSteps, FixedSteps, Levels, StepCache
+from wam.flow.sampler import Imagined, integrate
 from wam.flow.solvers import UniPC, unipc_schedule
 from wam.model.attention import ANCHOR
 from wam.model.kv_cache import KVCache
+from wam.model.passes import chunk_pass, chunk_sigma, clean_pass
 from wam.model.transformer import Context, Pass, Transformer, Velocity
-from wam.world_action_model import chunk_pass, clean_pass, guided
+from wam.world_action_model import guided
 
 NEGATIVE_PROMPT = (
     "Vibrant colors, overexposed, static, blurry details, text, subtitles, style, artwork, painting, image, still, "
@@ -45,10 +47,10 @@ class ReleasedSampler:
 
     def step_cache(self) -> StepCache:
         if self.skip == "dynamic":
-            return StepCache(CosineSteps())
+            return StepCache(CosineSteps(), order=0)
         if self.skip not in RELEASED_STEPS:
             raise ValueError(f"skip={self.skip!r}: expected 'dynamic' or one of {sorted(RELEASED_STEPS)}")
-        return StepCache(FixedSteps(RELEASED_STEPS[self.skip]))
+        return StepCache(FixedSteps(RELEASED_STEPS[self.skip]), order=0)
 
 
 @dataclass(frozen=True)
@@ -107,22 +109,25 @@ class ReleasedLoop:
     @torch.no_grad()
     def denoise(self, video: Tensor, action: Tensor, state: Tensor, chunk: int) -> ReleasedChunk:
         """From noise (1, z, K, h, w) and (1, N, A) and the normalised state (1, 1, S) to the chunk; the cache stays."""
-        s = self.sampler
-        video_solver, action_solver = (
-            UniPC(unipc_schedule(s.steps, s.shift, end).to(video.device)) for end in (s.video_final, 0.0)
-        )
-        velocities = s.step_cache()
-        for step in range(s.steps):
-            sigmas = (whole_timestep(video_solver.sigmas[step]), whole_timestep(action_solver.sigmas[step]))
-            inputs = chunk_pass(
-                self._beside(video, chunk), action, state, sigmas, chunk, self.transformer.config, self.grid
-            )
-            v = velocities.velocity(step, lambda inputs=inputs: self._velocity(inputs))  # type: ignore[misc]
-            assert v.video is not None and v.action is not None
-            video, action = video_solver.step(video, v.video, step), action_solver.step(action, v.action, step)
-        return ReleasedChunk(video, action, tuple(velocities.steps_run))
+        s, c = self.sampler, self.transformer.config
+        solvers = tuple(UniPC(unipc_schedule(s.steps, s.shift, end)) for end in (s.video_final, 0.0))
+        told = tuple(whole_timestep(solver.sigmas) for solver in solvers)
+        first = chunk_pass(self._beside(video, chunk), action, state, (told[0][0], told[1][0]), chunk, c, self.grid)
+        sigma = chunk_sigma(told[0], told[1], c.frames_per_chunk).to(video.device)
+        velocity = s.step_cache().over(self._velocity, Levels(told[0].tolist(), told[1].tolist()))
 
-    def _velocity(self, inputs: Pass) -> Velocity:
+        def answer(step: int, video: Tensor | None, action: Tensor) -> tuple[Tensor | None, Tensor | None]:
+            assert video is not None
+            levels = sigma[step].expand(len(action), -1)
+            inputs = replace(first, sigma=levels, video=self._beside(video, chunk), action=action)
+            v = velocity(step, inputs)
+            return v.video, v.action
+
+        done = integrate(Imagined(video, action), (solvers[0], solvers[1]), answer)
+        assert done.video is not None
+        return ReleasedChunk(done.video, done.action, tuple(velocity.steps_run))
+
+    def _velocity(self, step: int, inputs: Pass) -> Velocity:
         answers = [self.transformer(inputs, p.context, p.cache, state_reads=True) for p in self.prompts]
         return answers[0] if len(answers) == 1 else guided(answers[0], answers[1], self.sampler.guidance)
 

@@ -52,6 +52,11 @@ class ConstantHold:
         return ActionChunk(actions=self._actions.copy())
 
 
+def rest(embodiment: Embodiment) -> tuple[float, ...]:
+    """The action (A,) of an arm that is moved by differences: no motion, and grippers open."""
+    return tuple(part.gripper[0] if part.gripper else 0.0 for part in embodiment.action for _ in part.dims)
+
+
 class Expert:
     """The scripted expert of the environment that it drives: the ceiling, since it sees the goal and every object."""
 

@@ -10,7 +10,7 @@ import json
 import logging
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ class EpisodeRecord:
     steps: control steps; act_ms: milliseconds of every call of the policy; stage_ms: mean per chunk and stage, the
     policy's without the first chunk (see `EpisodeResult`).
     commit: the version of the code that ran this episode. video: path inside the folder, or None.
+    clock: how the robot's clock was kept, see `EpisodeResult`; empty when the world waited for the policy.
     """
 
     task: str
@@ -44,6 +45,7 @@ class EpisodeRecord:
     stage_ms: Mapping[str, float]
     commit: str
     video: str | None = None
+    clock: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def key(self) -> tuple[str, int]:
@@ -61,13 +63,14 @@ class EpisodeRecord:
             stage_ms={name: round(1e3 * seconds, 3) for name, seconds in result.seconds.items()},
             commit=commit,
             video=video,
+            clock=result.clock,
         )
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any], source: str) -> EpisodeRecord:
         """Raises ResultFolderError, naming the line and the field, when they are not those of a record."""
-        known = {field.name for field in dataclasses.fields(cls)}
-        wrong = known.symmetric_difference(fields)
+        known = {entry.name for entry in dataclasses.fields(cls)}
+        wrong = known.symmetric_difference({"clock", *fields})  # lines from before there was a clock have none
         if wrong:
             raise ResultFolderError(
                 f"{source}: fields {sorted(wrong)} are missing or unknown; this line was written by another version"

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -56,6 +57,7 @@ class EpisodeResult:
     actions: float32 (steps, A), as sent; chunk_starts: the step at which each chunk began.
     frames: uint8 (F, H, W, 3), the real canvas, or None when not recorded; frame_steps: the step of each frame.
     dreams: uint8 (F, H, W, 3), what the policy had imagined frame i to be (dreams[0] is the real first frame), or None.
+    clock: how the robot's clock was kept (the counts of `wam.realtime.Report`); empty when the world waited.
     """
 
     task: str
@@ -70,6 +72,7 @@ class EpisodeResult:
     frames: Frames | None = None
     frame_steps: tuple[int, ...] = ()
     dreams: Frames | None = None
+    clock: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def chunks(self) -> int:
@@ -109,14 +112,13 @@ def rollout(
     rendered unless `record`.
     Raises ValueError when a seeing policy's `execute` is not a multiple of its `video_stride`.
     """
-    episode = _Episode(env, policy, record=record, embodiment=embodiment)
-    limit = max_env_steps // env.action_repeat
-    if limit < 1:
-        raise ValueError(f"max_env_steps is {max_env_steps}, less than one control step of {env.action_repeat}")
-    observations: Sequence[Observation] = episode.start(seed)
-    while episode.steps < limit and not episode.success:
-        chunk = episode.decide(observations)
-        observations = episode.execute(chunk, limit)
+    _check_cadence(policy)
+    episode = RunningEpisode(env, max_env_steps, record=record, embodiment=embodiment)
+    observations = [episode.start(seed)]
+    policy.reset(noise_seed(env.task, seed))
+    while not episode.over:
+        chunk = episode.decide(partial(policy.act, observations))
+        observations = _execute(episode, policy, chunk)
     return episode.result(seed)
 
 
@@ -125,12 +127,30 @@ def is_blind(policy: Policy) -> bool:
     return bool(getattr(policy, "blind", False))
 
 
+def _execute(episode: RunningEpisode, policy: Policy, chunk: ActionChunk) -> list[Observation]:
+    """Run the first actions of the chunk; returns the looks taken meanwhile."""
+    if len(chunk.actions) < policy.execute:
+        raise ValueError(
+            f"the policy returned {len(chunk.actions)} actions, but its 'execute' is {policy.execute}; "
+            "execute at most one chunk"
+        )
+    looks = []
+    for done, action in enumerate(chunk.actions[: policy.execute], start=1):
+        wanted = (episode.steps + 1) % policy.video_stride == 0 and not is_blind(policy)
+        look = episode.step(action, imagined(chunk, done), wanted)
+        if look is not None:
+            looks.append(look)
+        if episode.over:
+            break
+    return looks
+
+
 @dataclass
-class _Episode:
-    """The running episode: everything that `EpisodeResult` reports, while it grows."""
+class RunningEpisode:
+    """A world being acted in, and everything that `EpisodeResult` reports, while it grows."""
 
     env: Environment
-    policy: Policy
+    max_env_steps: int
     record: bool
     embodiment: Embodiment
     steps: int = 0
@@ -145,51 +165,57 @@ class _Episode:
     frame_steps: list[int] = field(default_factory=list)
     dreams: list[Frames | None] = field(default_factory=list)
 
-    def start(self, seed: int) -> list[Observation]:
-        _check_cadence(self.policy)
+    def __post_init__(self) -> None:
+        if self.limit < 1:
+            raise ValueError(
+                f"max_env_steps is {self.max_env_steps}, less than one control step of {self.env.action_repeat}"
+            )
+
+    @property
+    def limit(self) -> int:
+        """Control steps after which the episode has failed."""
+        return self.max_env_steps // self.env.action_repeat
+
+    @property
+    def over(self) -> bool:
+        return self.success or self.steps >= self.limit
+
+    def start(self, seed: int) -> Observation:
         first = self.env.reset(seed)
         self.instruction = first.instruction
-        self.policy.reset(noise_seed(self.env.task, seed))
         if self.record:
             self._keep(first, None)
-        return [first]
+        return first
 
-    def decide(self, observations: Sequence[Observation]) -> ActionChunk:
+    def decide(self, act: Callable[[], ActionChunk]) -> ActionChunk:
+        """Call the policy, and note how long it took."""
         began = time.perf_counter()
-        chunk = self.policy.act(observations)
+        chunk = act()
         self.act_seconds.append(time.perf_counter() - began)
         self.chunk_starts.append(self.steps)
         self.stages.append(chunk.seconds)
-        if len(chunk.actions) < self.policy.execute:
-            raise ValueError(
-                f"the policy returned {len(chunk.actions)} actions, but its 'execute' is {self.policy.execute}; "
-                "execute at most one chunk"
-            )
         return chunk
 
-    def execute(self, chunk: ActionChunk, limit: int) -> list[Observation]:
-        """Run the first actions of the chunk; returns the looks taken meanwhile."""
-        looks = []
-        for done, action in enumerate(chunk.actions[: self.policy.execute], start=1):
-            with self._clock("simulate"):
-                self.success = bool(self.env.step(action))
-            self.steps += 1
-            self.actions.append(np.asarray(action, dtype=np.float32))
-            over = self.success or self.steps == limit
-            looked_for = not over and self.steps % self.policy.video_stride == 0 and not is_blind(self.policy)
-            filmed = self.record and (over or self.steps % self.embodiment.video_stride == 0)
-            if looked_for or filmed:
-                with self._clock("render"):
-                    observation = self.env.observe()
-                if looked_for:
-                    looks.append(observation)
-                if filmed:
-                    self._keep(observation, _imagined(chunk, done))
-            if over:
-                break
-        return looks
+    def step(self, action: npt.NDArray[np.float32], dream: Frames | None, wanted: bool) -> Observation | None:
+        """One control step. dream: what this moment was imagined to look like.  wanted: look afterwards.
 
-    def result(self, seed: int) -> EpisodeResult:
+        Returns the look, unless the episode is over.
+        """
+        with self._clock("simulate"):
+            self.success = bool(self.env.step(action))
+        self.steps += 1
+        self.actions.append(np.asarray(action, dtype=np.float32))
+        wanted = wanted and not self.over
+        filmed = self.record and (self.over or self.steps % self.embodiment.video_stride == 0)
+        if not wanted and not filmed:
+            return None
+        with self._clock("render"):
+            observation = self.env.observe()
+        if filmed:
+            self._keep(observation, dream)
+        return observation if wanted else None
+
+    def result(self, seed: int, clock: Mapping[str, int] | None = None) -> EpisodeResult:
         return EpisodeResult(
             task=self.env.task,
             instruction=self.instruction,
@@ -203,6 +229,7 @@ class _Episode:
             frames=np.stack(self.frames) if self.record else None,
             frame_steps=tuple(self.frame_steps),
             dreams=self._dreamed(),
+            clock=clock or {},
         )
 
     def _mean_seconds(self) -> dict[str, float]:
@@ -233,14 +260,14 @@ class _Episode:
         self.spent[stage] = self.spent.get(stage, 0.0) + time.perf_counter() - began
 
 
-def _imagined(chunk: ActionChunk, done: int) -> Frames | None:
+def imagined(chunk: ActionChunk, done: int) -> Frames | None:
     """The dreamed frame for the moment after `done` actions: T frames cover the N actions of the chunk evenly."""
     if chunk.dream is None:
         return None
     frames, actions = len(chunk.dream), len(chunk.actions)
     index = -(-done * frames // actions) - 1  # ceil: a look between two dreamed frames is compared with the later one
-    imagined: Frames = chunk.dream[min(index, frames - 1)]
-    return imagined
+    frame: Frames = chunk.dream[min(index, frames - 1)]
+    return frame
 
 
 def _check_cadence(policy: Policy) -> None:

@@ -39,12 +39,14 @@ class Setup:
 
     make_env: task -> environment, called when the first episode of a task arrives.
     load_policy: called once per process; see `wam.evaluate.sources`.
+    play: runs one episode, as `rollout` does; `RealTime` of `wam.evaluate.realtime_rollout` is another way.
     """
 
     make_env: Callable[[str], Environment]
     load_policy: Callable[[], PolicyFor]
     max_env_steps: int = 500
     embodiment: Embodiment = METAWORLD_SAWYER
+    play: Callable[..., EpisodeResult] = rollout
 
     def __call__(self) -> EpisodeWorker:
         return EpisodeWorker(self)
@@ -101,7 +103,7 @@ class EpisodeWorker:
 
     def run(self, job: Job) -> EpisodeResult:
         env = self._environment(job.episode.task)
-        return rollout(
+        return self._setup.play(
             env,
             self._policy_for(env),
             job.episode.seed,

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from wam.engine.policy import Policy
-from wam.evaluate.baselines import ConstantHold, Expert, ExpertEnvironment
+from wam.evaluate.baselines import ConstantHold, Expert, ExpertEnvironment, rest
 from wam.evaluate.rollout import Environment
 from wam.robot.embodiment import METAWORLD_SAWYER, Embodiment
 from wam.robot.observation import Observation
 
 if TYPE_CHECKING:
     from wam.sim.looks import Look
+    from wam.sim.worlds import WorldName
 
 PolicyFor = Callable[[Environment], Policy]
 """The policy that drives this environment: one and the same for a learned policy, bound to it for the expert."""
@@ -58,6 +59,28 @@ class MetaWorldSource:
         return env if self.wording == "canonical" else Reworded(env, TASKS[task].unseen_sentence)
 
 
+@dataclass(frozen=True)
+class ArmsSource:
+    """robosuite or LIBERO environments with the cameras and picture size of one embodiment."""
+
+    world: WorldName
+    embodiment: Embodiment
+
+    def __call__(self, task: str) -> ExpertEnvironment:
+        """Raises ValueError for an unknown task or camera, or an embodiment with other dimensions than the arms."""
+        from wam.sim.worlds import WORLDS, View  # the `sim` extra; only workers need it
+
+        robot, world = self.embodiment, WORLDS[self.world]
+        arms = world.robot([task])
+        for vector in ("state_dim", "action_dim"):
+            if getattr(robot, vector) != getattr(arms, vector):
+                raise ValueError(
+                    f"embodiment {robot.name!r}: {vector} is {getattr(robot, vector)}, but task {task!r} is one of "
+                    f"{arms.name!r} with {getattr(arms, vector)}; evaluate it in tasks of its own kind of robot"
+                )
+        return world.open(task, View(robot.cameras, robot.view_height, 1, row_hz=robot.control_hz))
+
+
 class Reworded:
     """An environment that asks for its task in other words; everything else is passed through."""
 
@@ -79,11 +102,13 @@ class PolicySource:
 
     checkpoint: folder of a trained model or name of a shipped one; only for kind "wam".
     options: passed to `wam.engine.load_policy`, e.g. {"steps": 4, "guidance": 1.0, "execute": 8}.
+    robot: whose arm the baseline "constant-hold" holds still.
     """
 
     kind: PolicyKind = "wam"
     checkpoint: Path | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    robot: Embodiment = METAWORLD_SAWYER
 
     def __post_init__(self) -> None:
         if (self.kind == "wam") != (self.checkpoint is not None):
@@ -93,7 +118,7 @@ class PolicySource:
 
     def __call__(self) -> PolicyFor:
         if self.kind == "constant-hold":
-            hold = ConstantHold()
+            hold = ConstantHold() if self.robot == METAWORLD_SAWYER else ConstantHold(self.robot, rest(self.robot))
             return lambda env: hold
         if self.kind == "expert":
             return lambda env: Expert(cast(ExpertEnvironment, env))
@@ -112,13 +137,13 @@ class PolicySource:
         return resolve(self.checkpoint)
 
     def embodiment(self) -> Embodiment:
-        """Of the checkpoint; of the default Meta-World arm for baselines.
+        """Of the checkpoint; `robot` for baselines.
 
         Raises FileNotFoundError when the checkpoint has no config.json.
         """
         folder = self.folder()
         if folder is None:
-            return METAWORLD_SAWYER
+            return self.robot
         path = folder / "config.json"
         if not path.exists():
             raise FileNotFoundError(f"{path}: no checkpoint there; give the folder that `wam train` wrote")

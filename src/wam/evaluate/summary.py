@@ -46,6 +46,7 @@ class Timing:
 
     The first chunk of an episode, which also reads the sentence, counts only in `first_ms`.
     stage_ms: mean per chunk; "act" is the whole call, "simulate" and "render" are not part of it.
+    clock: over all episodes, the counts of `wam.realtime.Report`; empty when the world waited for the policy.
     """
 
     chunks: int
@@ -54,6 +55,7 @@ class Timing:
     mean_ms: float
     p95_ms: float
     stage_ms: Mapping[str, float]
+    clock: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -180,7 +182,17 @@ def caption(summary: Summary) -> str:
         "k/n with Wilson intervals; means weigh tasks alike (MOVER); steps = control steps to success. "
         f"{timing.chunks_per_second:.1f} chunks/s, {timing.mean_ms:.1f} ms per chunk (p95 {timing.p95_ms:.1f}) "
         f"after the first of each episode ({timing.first_ms:.0f} ms)."
-        f"{unfinished}"
+        f"{_on_the_clock(timing.clock)}{unfinished}"
+    )
+
+
+def _on_the_clock(clock: Mapping[str, int]) -> str:
+    """How the robot's clock was kept, for the caption; nothing when the world waited for the policy."""
+    if not clock:
+        return ""
+    return (
+        f" On the robot's clock: {clock['ticks']} ticks, {clock['waiting']} of them before a first chunk, "
+        f"{clock['missed']} missed; {clock['thoughts']} chunks, {clock['late']} later than expected."
     )
 
 
@@ -230,7 +242,14 @@ def _timing(records: Sequence[EpisodeRecord]) -> Timing:
         mean_ms=float(act.mean()),
         p95_ms=float(np.quantile(act, 0.95)),
         stage_ms={stage: total / len(act) for stage, total in stages.items()},
+        clock=_clock(records),
     )
+
+
+def _clock(records: Sequence[EpisodeRecord]) -> dict[str, int]:
+    """Counts add up; the expected delay, which is no count, is left out."""
+    names = dict.fromkeys(name for record in records for name in record.clock if name != "delay")
+    return {name: sum(record.clock.get(name, 0) for record in records) for name in names}
 
 
 def _commits(records: Sequence[EpisodeRecord]) -> str:

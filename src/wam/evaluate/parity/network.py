@@ -15,8 +15,8 @@ from wam.evaluate.parity.golden import Check, GoldenCase, absolute, exact, relat
 from wam.model.attention import ANCHOR, EMPTY, Kind, Layout, concatenate, step_layout, video_layout, visible
 from wam.model.codec import video_sinusoid
 from wam.model.kv_cache import KVCache
+from wam.model.passes import chunk_pass, clean_pass
 from wam.model.transformer import Context, Pass, Transformer, Velocity, unpatchify
-from wam.world_action_model import chunk_pass, clean_pass
 
 OUTPUT, OUTPUT_ABSOLUTE = 5e-6, 5e-5
 CACHE = 1e-5

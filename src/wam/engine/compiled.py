@@ -1,0 +1,79 @@
+"""The transformer through torch.compile: the same call, the same numbers but for rounding, fewer and larger kernels.
+
+| what   | compiled at once        | first call, nano, one core | pays where                                        |
+|--------|-------------------------|----------------------------|---------------------------------------------------|
+| blocks | one block, used for all | seconds                    | the network is deep, its blocks are large         |
+| whole  | the whole pass          | a minute                   | the network is small, starting kernels costs most |
+
+Every shape is compiled when it first comes (`Engine.warm_up` makes them all come): passes that remember, that denoise,
+that do both, with and without given actions, for each number of rows. Nothing else changes from call to call: chunk
+numbers, masks and noise levels are tensors of fixed size. On CUDA a whole pass is replayed as a CUDA graph; that part
+has never been run, for want of a GPU.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from wam.model.kv_cache import KVCache
+from wam.model.transformer import Context, Pass, Transformer, Velocity
+from wam.world_action_model import Network
+
+Compile = Literal["off", "blocks", "whole"]
+SHAPES = 256  # compiled variants that torch may keep; it gives up after 8 unless told
+
+
+def compiled(transformer: Transformer, what: Compile, backend: str = "inductor") -> Network:
+    """What to call instead of the transformer, whose weights it shares; the transformer itself stays as it is.
+
+    backend: as in torch.compile.
+    """
+    if what == "off":
+        return transformer
+    if what == "blocks":
+        return _limited(_with_blocks(transformer, backend))
+    if transformer.patch_embedding.weight.device.type == "cuda":
+        return _limited(_graphed(torch.compile(transformer, fullgraph=True, dynamic=False, mode="reduce-overhead")))
+    return _limited(torch.compile(transformer, fullgraph=True, dynamic=False, backend=backend))
+
+
+def _with_blocks(transformer: Transformer, backend: str) -> Transformer:
+    """A transformer of compiled blocks around the same weights."""
+    shadow = copy.copy(transformer)
+    shadow._modules = dict(transformer._modules)
+    blocks: list[Any] = [torch.compile(b, fullgraph=True, dynamic=False, backend=backend) for b in transformer.blocks]
+    shadow.blocks = nn.ModuleList(blocks)
+    return shadow
+
+
+def _limited(run: Callable[..., Velocity]) -> Network:
+    """With room for as many shapes as there are."""
+
+    def call(*args: Any, **options: Any) -> Velocity:
+        with torch._dynamo.config.patch(recompile_limit=SHAPES, accumulated_recompile_limit=SHAPES):
+            return run(*args, **options)
+
+    return call
+
+
+def _graphed(run: Callable[..., Velocity]) -> Callable[..., Velocity]:
+    """For CUDA graphs: caches keep their place, and answers are copied out before the next replay overwrites them."""
+
+    def call(inputs: Pass, context: Context, cache: KVCache | None = None, **options: Any) -> Velocity:
+        if cache is not None:
+            for tensor in (cache.keys, cache.values):
+                torch._dynamo.mark_static_address(tensor, guard=False)
+        torch.compiler.cudagraph_mark_step_begin()
+        answer = run(inputs, context, cache, **options)
+        return Velocity(_copied(answer.video), _copied(answer.action))
+
+    return call
+
+
+def _copied(x: Tensor | None) -> Tensor | None:
+    return None if x is None else x.clone()

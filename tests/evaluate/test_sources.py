@@ -1,0 +1,51 @@
+"""Where environments and baselines come from, for the arms of robosuite and LIBERO."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.evaluate.point_robot import PointEnv
+from wam.cli.eval import Eval
+from wam.evaluate.baselines import rest
+from wam.evaluate.sources import ArmsSource, MetaWorldSource, PolicySource
+from wam.robot.embodiment import METAWORLD_SAWYER, load_embodiment
+
+TWO_ARMS = load_embodiment("robosuite-two-arms")
+
+
+def test_the_floor_of_a_robot_opens_its_grippers_and_does_not_move() -> None:
+    assert rest(TWO_ARMS) == (0.0,) * 6 + (-1.0,) + (0.0,) * 6 + (-1.0,)
+    source = pickle.loads(pickle.dumps(PolicySource("constant-hold", robot=TWO_ARMS)))  # as it reaches a worker process
+    hold = source()(PointEnv()).act([])
+    np.testing.assert_array_equal(hold.actions[0], np.array(rest(TWO_ARMS), dtype=np.float32))
+    sawyer = pickle.loads(pickle.dumps(PolicySource("constant-hold")))
+    assert sawyer()(PointEnv()).act([]).actions[0].tolist() == [0.0, 0.0, 0.0, -1.0]
+
+
+def test_an_evaluation_names_its_simulator_only_where_it_is_not_the_default() -> None:
+    plain = Eval(out=Path("unused"), policy="constant-hold")
+    assert "env" not in plain.describe(METAWORLD_SAWYER)
+    assert isinstance(plain.environments(METAWORLD_SAWYER), MetaWorldSource)
+    pytest.importorskip("robosuite", reason="pip install 'wam[arms]'")
+    arms = Eval(out=Path("unused"), policy="expert", env="robosuite", tasks=("TwoArmLift",), episodes=2)
+    assert arms.describe(TWO_ARMS)["env"] == "robosuite"
+    assert arms.source().embodiment().name == "robosuite-two-arms"
+    assert [(episode.task, episode.seed) for episode in arms.plan()] == [
+        ("TwoArmLift", 2_000_000),
+        ("TwoArmLift", 2_000_001),
+    ]
+    assert isinstance(arms.environments(TWO_ARMS), ArmsSource)
+    with pytest.raises(ValueError, match="robosuite has one look and one wording"):
+        Eval(out=Path("unused"), policy="expert", env="robosuite", tasks=("Lift",), look="lights").environments(
+            TWO_ARMS
+        )
+
+
+def test_a_model_of_another_robot_is_refused_by_name() -> None:
+    pytest.importorskip("robosuite", reason="pip install 'wam[arms]'")
+    with pytest.raises(ValueError, match="'robosuite-two-arms': state_dim is 18, but task 'Lift' is .* with 9"):
+        ArmsSource("robosuite", TWO_ARMS)("Lift")
