@@ -10,8 +10,8 @@ from torch import Tensor
 
 from wam.bench.flops import Tokens
 from wam.model.config import TransformerConfig
+from wam.model.passes import window_layout
 from wam.model.transformer import Context, Pass, Transformer
-from wam.world_action_model import window_layout
 
 TEXT, IMAGE = 7, 3
 
@@ -44,15 +44,6 @@ def context(network: Transformer, dtype: torch.dtype = torch.float32, batch: int
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What `window_layout` asks of a model's configuration."""
-
-    transformer: TransformerConfig
-    grid: tuple[int, int]
-    dream: bool = True
-
-
-@dataclass(frozen=True)
 class Window:
     """A teacher-forced pass as `WorldActionModel.loss` builds it, and its token counts."""
 
@@ -61,7 +52,7 @@ class Window:
 
 
 def window(c: TransformerConfig, grid: tuple[int, int], chunks: int, batch: int = 1) -> Window:
-    layout = window_layout(Seen(c, grid), chunks)  # type: ignore[arg-type]
+    layout = window_layout(c, grid, chunks)
     clean, noisy = 1 + (chunks - 1) * c.frames_per_chunk, chunks * c.frames_per_chunk
     levels, actions = 1 + noisy + chunks, chunks * c.actions_per_chunk
 

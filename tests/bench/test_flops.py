@@ -17,8 +17,8 @@ from wam.bench.training import ADAPTED, adapter_parameters
 from wam.model.attention import ANCHOR
 from wam.model.config import TransformerConfig
 from wam.model.kv_cache import KVCache
+from wam.model.passes import chunk_pass, clean_pass
 from wam.model.transformer import Transformer
-from wam.world_action_model import chunk_pass, clean_pass
 
 GRID = (3, 2)
 SIZES = [small(), small(dim=96, ffn_dim=40, image_dim=None, frames_per_chunk=1, memory=3)]

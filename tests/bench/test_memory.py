@@ -23,8 +23,8 @@ from wam.bench.memory import (
 from wam.checkpoints.presets import PRESETS, skeleton
 from wam.engine.quantize import BITS
 from wam.model.kv_cache import KVCache
+from wam.model.passes import chunk_pass
 from wam.model.transformer import Transformer
-from wam.world_action_model import chunk_pass
 
 GRID = (8, 8)
 

@@ -16,7 +16,8 @@ from wam.bench.subject import Subject, subject
 from wam.bench.training import plan_training
 from wam.engine.load import load_policy, resolve
 from wam.model.attention import ANCHOR
-from wam.world_action_model import WorldActionModel, chunk_pass, clean_pass, window_layout
+from wam.model.passes import chunk_pass, clean_pass, window_layout
+from wam.world_action_model import WorldActionModel
 
 
 @pytest.fixture(scope="module")
@@ -33,11 +34,11 @@ def nano() -> Subject:
 
 
 def test_nano_parameters_and_bytes(nano: Subject) -> None:
-    policy = load_policy("nano-metaworld")
-    model, made = policy.model, plan(nano)
+    engine, made = load_policy("nano-metaworld").engine, plan(nano)
+    model = engine.model
     assert made.parameters["transformer"] == sum(p.numel() for p in model.parameters())
-    assert made.parameters["VAE"] == sum(p.numel() for p in policy.tokenizer.parameters())
-    assert (nano.grid, nano.canvas, nano.text.tokens) == (model.config.grid, (64, 128), policy.text_encoder.text_len)
+    assert made.parameters["VAE"] == sum(p.numel() for p in engine.tokenizer.parameters())
+    assert (nano.grid, nano.canvas, nano.text.tokens) == (model.config.grid, (64, 128), engine.text_encoder.text_len)
     assert made.weights["float32"] == sum(p.nbytes for p in model.parameters())
     memory = made.rungs[0].memory
     cache = model.new_cache()
@@ -70,7 +71,7 @@ def test_nano_arithmetic(nano: Subject) -> None:
 def test_nano_window(nano: Subject) -> None:
     model = WorldActionModel.from_pretrained(resolve("nano-metaworld"))
     assert nano.config.memory is not None
-    assert nano.window(1).length == len(window_layout(model.config, nano.config.memory))
+    assert nano.window(1).length == len(window_layout(nano.config, nano.grid, nano.config.memory))
     made = plan_training(nano, batch=4, rank=2)
     assert made.rungs[0].trained == sum(p.numel() for p in model.parameters())
     assert made.rungs[0].memory["gradients"] == 4 * made.rungs[0].trained

@@ -3,16 +3,9 @@
 import numpy as np
 import pytest
 
-from wam.sim.experts import (
-    MAX_ROWS,
-    ROWS_AFTER_SUCCESS,
-    Detour,
-    demonstrate,
-    noise_levels,
-    plan_detours,
-    record_episode,
-)
+from wam.sim.experts import Detour, demonstrate, noise_levels, plan_detours, record_episode
 from wam.sim.metaworld import MetaWorldEnv
+from wam.sim.recording import MAX_ROWS, ROWS_AFTER_SUCCESS
 from wam.sim.tasks import SPLITS, TASKS
 
 

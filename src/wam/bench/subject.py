@@ -12,9 +12,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from wam.bench.flops import Tokens
 from wam.bench.memory import Format, cache_tokens
+from wam.checkpoints.model_folder import tokenizer_of
 from wam.checkpoints.presets import PRESETS, skeleton
 from wam.encoders.nano_tokenizer import NanoTokenizer
-from wam.engine.load import TOKENIZER_FOLDER, resolve
+from wam.engine.load import resolve
 from wam.model.config import TransformerConfig
 from wam.model.transformer import Transformer
 from wam.world_action_model import WorldActionConfig
@@ -199,7 +200,7 @@ def _published(
 
 def _trained(folder: Path, model: WorldActionConfig, steps: int | None) -> Subject:
     """A model of `wam train`, run as `load_policy` does."""
-    vae = _nano_vae(folder / TOKENIZER_FOLDER)
+    vae = _nano_vae(tokenizer_of(folder))
     text = Encoder("MiniLM-L6 text encoder", MINILM_PARAMETERS, model.text_len, _minilm_flops(model.text_len))
     return Subject(
         name=folder.name,

@@ -1,7 +1,9 @@
-"""wam collect: record demonstrations of Meta-World's scripted experts as a LeRobot v3.0 data set.
+"""wam collect: record demonstrations of scripted experts in a simulator as a LeRobot v3.0 data set.
 
 Example:
     wam collect --out data/nano --tasks mt10 --episodes-per-task 110 --more reach 400 push 400 --workers 2
+    wam collect --out data/two-arms --env robosuite --tasks TwoArmLift --episodes-per-task 50
+    wam collect --out data/libero --env libero --tasks libero_object/0 libero_object/4 --episodes-per-task 20
 """
 
 from __future__ import annotations
@@ -25,11 +27,11 @@ from rich.progress import MofNCompleteColumn, Progress
 from wam.data.files import write_json
 from wam.data.lerobot_writer import LeRobotWriter
 from wam.data.schema import Camera, DatasetSpec, EpisodeData, Feature
-from wam.robot.embodiment import METAWORLD_SAWYER
-from wam.sim.experts import Demonstration, demonstrate
+from wam.robot.embodiment import Embodiment
 from wam.sim.looks import Look
-from wam.sim.metaworld import ENV_HZ, MetaWorldEnv
-from wam.sim.tasks import SplitName, expand, task
+from wam.sim.recording import Demonstration
+from wam.sim.tasks import SplitName
+from wam.sim.worlds import WORLDS, SimulatedTask, View, WorldName
 
 logger = logging.getLogger(__name__)
 
@@ -41,11 +43,12 @@ AHEAD = 8  # episodes per worker that may wait for their turn to be written
 class Recording:
     """How one episode is seen and controlled."""
 
-    cameras: tuple[str, ...] = METAWORLD_SAWYER.cameras
-    image_size: int = METAWORLD_SAWYER.view_height
-    """Height and width of a picture in pixels."""
-    action_repeat: int = 2
-    """Environment steps (80 Hz) per control step; one control step is one row."""
+    cameras: tuple[str, ...] | None = None
+    """Those of the robot's embodiment when left out."""
+    image_size: int | None = None
+    """Height and width of a picture in pixels; that of the robot's embodiment when left out."""
+    action_repeat: int | None = None
+    """Simulator steps per row. Meta-World steps at 80 Hz and has 2; robosuite and LIBERO have 1, at 20 Hz."""
     look: Look = "train"
     """How the scene is painted; all but "train" are for testing."""
     split: SplitName = "train"
@@ -54,7 +57,7 @@ class Recording:
 
 @dataclass(frozen=True)
 class Collect:
-    """Record demonstrations of Meta-World's scripted experts as a LeRobot v3.0 data set.
+    """Record demonstrations of scripted experts in a simulator as a LeRobot v3.0 data set.
 
     The result depends on the arguments alone, not on the number of workers. A killed collection continues where it was
     when the same command is given again.
@@ -64,8 +67,11 @@ class Collect:
 
     out: Path
     """Folder of the data set; created if missing."""
+    env: WorldName = "metaworld"
+    """The simulator."""
     tasks: tuple[str, ...] = ("mt10",)
-    """Task names or groups (mt10, mt50, easy, medium, hard, very-hard, ml45-train, heldout-tasks)."""
+    """Tasks or groups of the simulator: mt10, mt50, easy, ... of Meta-World; Lift, Stack, TwoArmLift, Lift/UR5e, ... of
+    robosuite; libero_object, libero_object/0, ... of LIBERO."""
     episodes_per_task: int = 100
     """Successful episodes of every task, each of another initial state."""
     more: dict[str, int] = field(default_factory=dict)
@@ -95,10 +101,11 @@ class Slot:
 
 def plan(config: Collect) -> list[Slot]:
     """All episodes in the order of the data set: tasks interleave, so that any prefix has its share of each."""
-    names = expand(config.tasks)
+    world = WORLDS[config.env]
+    names = world.expand(config.tasks)
     for option, given in (("--more", config.more), ("--detours", config.detours)):
         for name in given:
-            if task(name).name not in names:
+            if not set(world.expand([name])) <= set(names):
                 raise ValueError(f"{option} names task {name!r}, which is not among --tasks {list(names)}")
     counts = {name: config.more.get(name, config.episodes_per_task) for name in names}
     for option, numbers in (("episodes per task", counts), ("--detours", config.detours)):
@@ -114,12 +121,23 @@ def _interleaved(counts: Mapping[str, int]) -> list[tuple[str, int]]:
     return [(name, index) for _, name, index in sorted(shares, key=lambda share: share[0])]
 
 
-def dataset_spec(recording: Recording) -> DatasetSpec:
-    """The declaration of a Meta-World data set in the embodiment's terms."""
-    robot = METAWORLD_SAWYER
+def view_of(config: Collect, robot: Embodiment) -> View:
+    """What was asked for, with the robot's own cameras, picture size and rate where nothing was."""
+    given = config.recording
+    repeat = round(WORLDS[config.env].hz / robot.control_hz) if given.action_repeat is None else given.action_repeat
+    return View(
+        cameras=robot.cameras if given.cameras is None else given.cameras,
+        image_size=robot.view_height if given.image_size is None else given.image_size,
+        action_repeat=repeat,
+        look=given.look,
+    )
+
+
+def dataset_spec(robot: Embodiment, view: View, simulator_hz: float) -> DatasetSpec:
+    """The declaration of a data set in the embodiment's terms."""
     action = Feature("float32", (robot.action_dim,), robot.action_names)
     return DatasetSpec(
-        fps=round(ENV_HZ / recording.action_repeat),
+        fps=round(simulator_hz / view.action_repeat),
         robot_type=robot.name,
         features={
             "observation.state": Feature("float32", (robot.state_dim,), robot.state_names),
@@ -127,7 +145,7 @@ def dataset_spec(recording: Recording) -> DatasetSpec:
             "executed_action": action,
             "next.success": Feature("bool", (1,)),
         },
-        cameras={name: Camera(recording.image_size, recording.image_size) for name in recording.cameras},
+        cameras={name: Camera(view.image_size, view.image_size) for name in view.cameras},
     )
 
 
@@ -136,11 +154,14 @@ def main(config: Collect) -> None:
     console = Console(stderr=True)
     slots = plan(config)
     started = time.monotonic()
-    spec = dataset_spec(config.recording)
+    world = WORLDS[config.env]
+    robot = world.robot([slot.task for slot in slots])
+    view = view_of(config, robot)
+    spec = dataset_spec(robot, view, world.hz)
     with LeRobotWriter(config.out, spec, episodes_per_file=config.episodes_per_file) as writer:
-        _check_same_plan(config, writer.episodes_done)
+        _check_same_plan(config, view, writer.episodes_done)
         resumed = writer.episodes_done
-        rows, dropped = _record(config, slots[resumed:], writer, console)
+        rows, dropped = _record(config, view, slots[resumed:], writer, console)
     seconds = time.monotonic() - started
     recorded = len(slots) - resumed
     console.print(f"{config.out}: {len(slots)} episodes, {recorded} recorded now ({rows} rows, {seconds:.0f} s)")
@@ -150,12 +171,14 @@ def main(config: Collect) -> None:
         print(json.dumps(report | {"rows": rows, "dropped": dict(dropped), "seconds": round(seconds, 2)}))
 
 
-def _record(config: Collect, slots: list[Slot], writer: LeRobotWriter, console: Console) -> tuple[int, Counter[str]]:
+def _record(
+    config: Collect, view: View, slots: list[Slot], writer: LeRobotWriter, console: Console
+) -> tuple[int, Counter[str]]:
     """Record and write `slots` in their order; rows written and failed roll-outs per task."""
     rows, dropped = 0, Counter[str]()
     with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), console=console) as progress:
         bar = progress.add_task("collecting", total=len(slots))
-        for slot, demonstration in _demonstrations(config, slots):
+        for slot, demonstration in _demonstrations(config, view, slots):
             episode = demonstration.episode
             extra = {**episode.extra, "dropped": demonstration.dropped}
             writer.add_episode(EpisodeData(episode.images, episode.columns, episode.task, extra))
@@ -166,14 +189,14 @@ def _record(config: Collect, slots: list[Slot], writer: LeRobotWriter, console: 
     return rows, dropped
 
 
-def _demonstrations(config: Collect, slots: list[Slot]) -> Iterator[tuple[Slot, Demonstration]]:
+def _demonstrations(config: Collect, view: View, slots: list[Slot]) -> Iterator[tuple[Slot, Demonstration]]:
     """Demonstrations in the order of `slots`, recorded by worker processes a few episodes ahead."""
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(config.workers, mp_context=spawn, initializer=_start_worker) as pool:
         waiting: deque[tuple[Slot, Future[Demonstration]]] = deque()
         try:
             for slot in slots:
-                waiting.append((slot, pool.submit(_work, config.recording, slot, config.seed)))
+                waiting.append((slot, pool.submit(_work, config, view, slot)))
                 if len(waiting) >= AHEAD * config.workers:
                     first, future = waiting.popleft()
                     yield first, future.result()
@@ -184,21 +207,17 @@ def _demonstrations(config: Collect, slots: list[Slot]) -> Iterator[tuple[Slot, 
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-_environments: dict[tuple[Recording, str], MetaWorldEnv] = {}  # of this worker process: opening one takes a second
+_environments: dict[tuple[View, str], SimulatedTask] = {}  # of this worker process: opening one takes seconds
 
 
-def _work(recording: Recording, slot: Slot, seed: int) -> Demonstration:
+def _work(config: Collect, view: View, slot: Slot) -> Demonstration:
     """In a worker: record one episode."""
-    key = (recording, slot.task)
-    if key not in _environments:
-        _environments[key] = MetaWorldEnv(
-            slot.task,
-            cameras=recording.cameras,
-            image_size=recording.image_size,
-            action_repeat=recording.action_repeat,
-            look=recording.look,
-        )
-    return demonstrate(_environments[key], recording.split, slot.index, seed, slot.detours)
+    world = WORLDS[config.env]
+    env = _environments.pop((view, slot.task), None)
+    while len(_environments) >= world.kept_open:
+        _environments.pop(next(iter(_environments))).close()
+    env = _environments[view, slot.task] = env or world.open(slot.task, view)  # last in, as the one used last
+    return world.demonstrate(env, config.recording.split, slot.index, config.seed, slot.detours)
 
 
 def _start_worker() -> None:
@@ -213,10 +232,11 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _check_same_plan(config: Collect, episodes_done: int) -> None:
+def _check_same_plan(config: Collect, view: View, episodes_done: int) -> None:
     """A data set is continued only with the arguments it was begun with; they are kept beside it."""
     path = config.out / PLAN_PATH
     ours = asdict(config)
+    ours["recording"] |= {name: getattr(view, name) for name in ("cameras", "image_size", "action_repeat")}
     for name in ("out", "workers", "episodes_per_file", "json"):
         del ours[name]
     ours = json.loads(json.dumps(ours))
@@ -225,10 +245,11 @@ def _check_same_plan(config: Collect, episodes_done: int) -> None:
             raise ValueError(f"{path}: missing, so these {episodes_done} episodes are not ours; choose another folder")
         write_json(path, ours)
         return
-    theirs = json.loads(path.read_text())
+    theirs, defaults = json.loads(path.read_text()), asdict(Collect(config.out))
     for name, value in ours.items():
-        if theirs.get(name) != value:
+        before = theirs.get(name, defaults[name])  # plans from before an option existed do not name it
+        if before != value:
             raise ValueError(
-                f"{path}: this data set was begun with {name} = {theirs.get(name)!r}, now it is {value!r}; "
+                f"{path}: this data set was begun with {name} = {before!r}, now it is {value!r}; "
                 "choose another folder, or give the same arguments"
             )

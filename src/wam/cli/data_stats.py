@@ -21,14 +21,14 @@ from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
-from wam.data.errors import MissingColumnError, MissingFileError
+from wam.data.errors import MissingFileError
 from wam.data.export_gear import export_gear
 from wam.data.files import write_atomic, write_json
 from wam.data.lerobot_reader import LeRobotDataset
-from wam.data.lint import places
 from wam.data.schema import ACTION, BOOKKEEPING, STATE, STATS_PATH
 from wam.data.stats import VectorStats, column_stats, robot_statistics
-from wam.robot.embodiment import Embodiment, Part, load_embodiment
+from wam.data.vectors import gathered
+from wam.robot.embodiment import Embodiment, load_embodiment
 
 WAM_STATS = "meta/wam_stats.json"
 SHOWN = ("mean", "std", "min", "q01", "q99", "max")
@@ -139,20 +139,9 @@ def relative_stats(dataset: LeRobotDataset, columns: Columns, horizon: int) -> d
 
 def robot_vectors(columns: Columns, robot: Embodiment) -> list[tuple[np.ndarray, np.ndarray]]:
     """(states (T, S), actions (T, A)) of every episode, in the robot's order."""
-    states, actions = (_vector(columns, parts, key) for parts, key in ((robot.state, STATE), (robot.action, ACTION)))
-    return list(zip(states, actions, strict=True))
-
-
-def _vector(columns: Columns, parts: tuple[Part, ...], column: str) -> list[np.ndarray]:
-    placed = places(parts, column)
-    for place in placed:
-        if place.key not in columns or place.end > columns[place.key][0].shape[1]:
-            raise MissingColumnError(
-                f"part {place.part.name!r} needs dimensions {place.start} to {place.end - 1} of column {place.key!r}, "
-                "which the data set does not have; see `wam data lint --embodiment`"
-            )
-    episodes = len(next(iter(columns.values())))
-    return [np.concatenate([columns[p.key][i][:, p.start : p.end] for p in placed], axis=1) for i in range(episodes)]
+    count = len(next(iter(columns.values())))
+    episodes = [{name: parts[number] for name, parts in columns.items()} for number in range(count)]
+    return [(gathered(rows, robot.state, STATE), gathered(rows, robot.action, ACTION)) for rows in episodes]
 
 
 def repair(dataset: LeRobotDataset, columns: Columns) -> Path:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import tyro
 from rich.console import Console
@@ -17,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from wam.data.files import write_atomic
 from wam.engine.load import load_policy
+from wam.engine.warm_up import warm_up
 from wam.evaluate.provenance import Provenance
 from wam.evaluate.report import Report, write_report
 from wam.evaluate.rollout import EpisodeResult, rollout
@@ -48,6 +50,8 @@ class Demo:
     """Which unseen initial state (0 is the first of the test split)."""
     steps: int = 1
     """Denoising steps per chunk."""
+    compile: Literal["off", "blocks", "whole"] = "off"
+    """Run the network through torch.compile, block by block or as a whole; the first chunks then take long."""
     out: Path = Path("runs/demo")
     json: bool = False
     """Print one line of JSON at the end."""
@@ -56,7 +60,10 @@ class Demo:
 def main(config: Demo) -> None:
     """Run the episodes, write the page and the films, say where they are."""
     console = Console(stderr=True)
-    policy = load_policy(config.checkpoint, steps=config.steps, decode_video=True)
+    policy = load_policy(config.checkpoint, steps=config.steps, decode_video=True, compile=config.compile)
+    if config.compile != "off":
+        with console.status("compiling"):
+            warm_up(policy.engine)
     source = MetaWorldSource(embodiment=policy.embodiment)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     episodes: list[EpisodeResult] = []

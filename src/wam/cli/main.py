@@ -21,6 +21,8 @@ VERBS = {
     "demo": Verb("Demo", "watch a shipped nano model act from a sentence, beside what it dreams"),
     "collect": Verb("Collect", "record demonstrations of scripted experts as a LeRobot data set"),
     "data": Verb("Data", "check, measure, show and encode a data set"),
+    "imagine": Verb("Imagine", "ask a model what will be seen, what it would do, or what was done"),
+    "robot": Verb("Robot", "list the known robots, or draft the file of a new one from its data set"),
     "train-tokenizer": Verb("TrainTokenizer", "train the small video tokenizer on a data set's pictures"),
     "train": Verb("TrainConfig", "train a World Action Model on a LeRobot data set"),
     "eval": Verb("Eval", "measure success on unseen episodes, with intervals"),
@@ -47,8 +49,12 @@ def main(arguments: list[str] | None = None) -> None:
     for noisy in ("torchao", "torch.utils._pytree"):  # where installed, torchao greets every import of diffusers
         logging.getLogger(noisy).setLevel(logging.ERROR)
     module = importlib.import_module(f"wam.cli.{verb.replace('-', '_')}")
-    options = tyro.cli(getattr(module, VERBS[verb].options), args=rest, prog=f"wam {verb}", description=module.__doc__)
+    kind = getattr(module, VERBS[verb].options)
     try:
+        if hasattr(module, "parse"):  # a verb whose options depend on each other
+            options = module.parse(rest)
+        else:
+            options = tyro.cli(kind, args=rest, prog=f"wam {verb}", description=module.__doc__)
         module.main(options)
     except (ValueError, OSError, ImportError) as error:
         print(f"wam {verb}: {error}", file=sys.stderr)

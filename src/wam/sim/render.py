@@ -15,8 +15,6 @@ The physics model is never edited; whatever a reset moves in it is copied over b
 from __future__ import annotations
 
 import copy
-import os
-import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -28,8 +26,8 @@ import numpy.typing as npt
 from scipy.spatial import ConvexHull
 
 from wam.robot.observation import Image
+from wam.sim.offscreen import Offscreen, stock_view
 
-SUPERSAMPLE = 2
 HULL_DIRECTIONS = 60
 GOAL_RADIUS = 0.025  # metres: 4 pixels across in the 64 x 64 top view
 GOAL_RGBA = (0.05, 1.0, 0.15, 1.0)
@@ -44,10 +42,6 @@ ARM_BODIES = (
     "right_arm_base_link", "right_l0", "head", "right_l1", "right_l2", "right_l3", "right_l4", "right_l5",
     "right_l6", "right_hand",
 )  # fmt: skip
-
-
-class RenderingUnavailable(RuntimeError):
-    """No OpenGL implementation that can draw without a screen."""
 
 
 @dataclass(frozen=True)
@@ -104,36 +98,22 @@ class Renderer:
         self.model = light_copy(model)
         if repaint is not None:
             repaint(self.model)
-        pixels = size * SUPERSAMPLE
-        self.model.vis.global_.offwidth = self.model.vis.global_.offheight = pixels
+        self._offscreen = Offscreen(self.model, size)
         self.data = mujoco.MjData(self.model)
-        self._gl = _gl_context(pixels)
-        self._gl.make_current()
-        self._context = mujoco.MjrContext(self.model, mujoco.mjtFontScale.mjFONTSCALE_100)
-        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
-        self._scene = mujoco.MjvScene(self.model, maxgeom=500)
-        self._scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 0
-        self._scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
         self._option = mujoco.MjvOption()
         self._option.sitegroup[:] = 0
-        self._buffer = np.empty((pixels, pixels, 3), dtype=np.uint8)
-        # Also runs at exit, before PyOpenGL is torn down and could only complain.
-        self._release = weakref.finalize(self, _free, self._gl, self._context)
 
     def render(self, model: mujoco.MjModel, data: mujoco.MjData, goal: npt.NDArray[Any] | None) -> dict[str, Image]:
         """Pictures of the present state: camera name -> uint8 (size, size, 3).
 
         model, data: of the environment; goal: xyz in metres of the green ball, or None for no ball.
         """
-        if not self._release.alive:
-            raise RuntimeError("this renderer was closed; create a new environment")
         self._follow(model, data)
-        self._gl.make_current()
         return {name: self._picture(CAMERAS[name], goal) for name in self.cameras}
 
     def close(self) -> None:
         """Give the OpenGL context back; calling it again does nothing."""
-        self._release()
+        self._offscreen.close()
 
     def _follow(self, model: mujoco.MjModel, data: mujoco.MjData) -> None:
         """Bring the copy into the state of the environment. Resets move bodies of the model, so copy those too."""
@@ -147,43 +127,36 @@ class Renderer:
         mujoco.mj_camlight(self.model, self.data)
 
     def _picture(self, camera: Camera, goal: npt.NDArray[Any] | None) -> Image:
-        view = mujoco.MjvCamera()
         if camera.stock is not None:
-            view.type = mujoco.mjtCamera.mjCAMERA_FIXED
-            view.fixedcamid = self.model.camera(camera.stock).id
+            view = stock_view(self.model, camera.stock)
         else:
+            view = mujoco.MjvCamera()
             view.type = mujoco.mjtCamera.mjCAMERA_FREE
             view.lookat[:] = camera.lookat
             view.distance, view.azimuth, view.elevation = camera.distance, camera.azimuth, camera.elevation
             self.model.vis.global_.fovy = camera.fovy
-        every = mujoco.mjtCatBit.mjCAT_ALL.value
         self._option.geomgroup[ARM_GROUP] = camera.sees_arm
-        mujoco.mjv_updateScene(self.model, self.data, self._option, None, view, every, self._scene)
+        self._offscreen.look(self.data, self._option, view)
         if goal is not None:
             self._add_goal(goal)
-        pixels = self.size * SUPERSAMPLE
-        area = mujoco.MjrRect(0, 0, pixels, pixels)
-        mujoco.mjr_render(area, self._scene, self._context)
-        mujoco.mjr_readPixels(self._buffer, None, area, self._context)
-        picture = _box_filter(self._buffer)
+        picture = self._offscreen.draw()
         # OpenGL rows run from bottom to top.
         picture = picture[:, ::-1] if camera.upside_down else picture[::-1]
         return np.ascontiguousarray(picture)
 
     def _add_goal(self, goal: npt.NDArray[Any]) -> None:
-        ball = self._scene.geoms[self._scene.ngeom]
+        scene = self._offscreen.scene
+        ball = scene.geoms[scene.ngeom]
         size, mat = np.full(3, GOAL_RADIUS), np.eye(3).ravel()
         rgba = np.asarray(GOAL_RGBA, dtype=np.float32)
         mujoco.mjv_initGeom(ball, mujoco.mjtGeom.mjGEOM_SPHERE, size, np.asarray(goal, dtype=np.float64), mat, rgba)
         ball.emission = 0.4
-        self._scene.ngeom += 1
+        scene.ngeom += 1
 
 
 def light_copy(model: mujoco.MjModel) -> mujoco.MjModel:
     """A copy of `model` that is cheap to draw and easy to read; all ids and joint addresses stay the same."""
     light = copy.deepcopy(model)
-    light.vis.quality.offsamples = 0
-    light.vis.quality.shadowsize = 0  # shadows are off; the stock map alone takes 67 MB
     for geom in range(light.ngeom):
         body = light.body(int(light.geom_bodyid[geom])).name
         if body in ARM_BODIES and light.geom_type[geom] == mujoco.mjtGeom.mjGEOM_MESH:
@@ -237,35 +210,3 @@ def _directions(count: int) -> npt.NDArray[np.float64]:
     angle = np.pi * (1 + 5**0.5) * index
     radius = np.sqrt(1 - height**2)
     return np.stack([radius * np.cos(angle), radius * np.sin(angle), height], axis=1)
-
-
-def _box_filter(picture: Image) -> Image:
-    """(2H, 2W, 3) -> (H, W, 3), each pixel the mean of four."""
-    wide = picture.astype(np.uint16)
-    summed = wide[0::2, 0::2] + wide[0::2, 1::2] + wide[1::2, 0::2] + wide[1::2, 1::2]
-    return ((summed + 2) >> 2).astype(np.uint8)
-
-
-def _free(gl: Any, context: mujoco.MjrContext) -> None:
-    gl.make_current()
-    context.free()
-    gl.free()
-
-
-def _gl_context(pixels: int) -> Any:
-    """An off-screen OpenGL context: EGL if this machine has it, else OSMesa."""
-    os.environ.setdefault("LP_NUM_THREADS", "0")  # Mesa: draw in the calling thread; pictures this small gain nothing
-    reasons = []
-    for backend in ("egl", "osmesa"):
-        try:
-            if backend == "egl":
-                from mujoco.egl import GLContext
-            else:
-                from mujoco.osmesa import GLContext
-            return GLContext(pixels, pixels)
-        except Exception as error:  # PyOpenGL raises AttributeError, ImportError, RuntimeError or its own GLError
-            reasons.append(f"{backend}: {error}")
-    raise RenderingUnavailable(
-        "cannot draw without a screen; install one of EGL or OSMesa (Debian: apt-get install libegl1 libgl1-mesa-dri "
-        f"libosmesa6). Tried {'; '.join(reasons)}"
-    )
