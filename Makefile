@@ -25,8 +25,8 @@ test: setup lint types
 	$(BIN)/python -m pytest
 
 lint: setup
-	$(BIN)/ruff check src tests recipes
-	$(BIN)/ruff format --check src tests recipes
+	$(BIN)/ruff check src tests recipes scripts
+	$(BIN)/ruff format --check src tests recipes scripts
 
 types: setup
 	$(BIN)/mypy
