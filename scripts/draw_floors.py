@@ -79,9 +79,10 @@ def box(room: str, x: float, y: float, width: float, colour: dict[str, str]) -> 
     ]
     left = 0
     for other in wanted:
-        lines.append(f'    <rect x="{left}" width="{chip_widths[other]}" height="23" rx="11" fill="{colour[other]}"/>'
-                     f'<text x="{left + chip_widths[other] / 2:.0f}" y="16">{SHORT.get(other, other)}</text>')  # fmt: skip
-        left += chip_widths[other] + 6
+        chip, middle = chip_widths[other], left + chip_widths[other] / 2
+        lines.append(f'    <rect x="{left}" width="{chip}" height="23" rx="11" fill="{colour[other]}"/>')
+        lines.append(f'    <text x="{middle:.0f}" y="16">{SHORT.get(other, other)}</text>')
+        left += chip + 6
     return [*lines, "  </g>"]
 
 

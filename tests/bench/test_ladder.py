@@ -33,7 +33,11 @@ def decide(way: Way, episode: Sequence[Sequence[Observation]] = EPISODE, seed: i
 LOSSLESS = [step for step in climb(START, [rung for rung in rungs() if rung.lossless and rung.climbs]) if step.rung]
 
 
-@pytest.mark.parametrize("step", LOSSLESS, ids=lambda step: step.name)
+@pytest.mark.parametrize(
+    "step",
+    [pytest.param(s, marks=pytest.mark.slow) if s.name == "compile" else s for s in LOSSLESS],
+    ids=[s.name for s in LOSSLESS],
+)
 def test_lossless_rungs_are(step: Step) -> None:
     expected = decide(START)
     for way in (step.alone, step.cumulative):

@@ -60,8 +60,7 @@ def test_the_graph_is_the_network_and_is_made_once_per_shape(what: Compile) -> N
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("what", ["blocks", "whole"])
-@pytest.mark.parametrize("weights", ["float32", "bf16"])
+@pytest.mark.parametrize(("what", "weights"), [("blocks", "float32"), ("whole", "bf16")])
 def test_compiled_kernels_act_as_the_plain_ones(what: Compile, weights: str) -> None:
     answers = []
     for choice in ("off", what):

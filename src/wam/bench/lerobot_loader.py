@@ -1,7 +1,8 @@
 """The lerobot loader, timed in an interpreter of its own: `loader.py` starts this file there and talks to it in JSON.
 
 It imports nothing of wam, since that interpreter need not have it. The first line on stdin says what to load; every
-further line is a wish: {"pass": true} to load all windows once, or {"save": PATH} to write the first ones to a file.
+further line is a wish: {"pass": true} to load all windows once, {"save": PATH} to write the first ones to a file, or
+{"end": true}.
 """
 
 import json
@@ -50,6 +51,8 @@ def serve(wishes: TextIO, answers: TextIO) -> None:
     answer({"backend": dataset.video_backend, "version": _version()})
     for line in wishes:
         wish = json.loads(line)
+        if "end" in wish:
+            break
         if "save" in wish:
             # from the loader, as videos that lerobot has open in this process do not survive a fork
             batches = list(islice(loader, asked["compared"]))

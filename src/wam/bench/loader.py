@@ -2,6 +2,9 @@
 
 All loaders get the same windows in the same order, as many worker processes and one thread each, and take turns pass by
 pass, so that whatever else the machine does meets all of them. What they deliver is compared before it is timed.
+
+Each delivers what its trainer takes: lerobot pictures as floats, we bytes, which become floats on the device that needs
+them. A row of its own adds that step here, so that both deliver the very same tensors.
 """
 
 from __future__ import annotations
@@ -136,10 +139,13 @@ class VideoWindows(Dataset[dict[str, np.ndarray]]):
 
 
 def joined(windows: Sequence[Mapping[str, np.ndarray]]) -> dict[str, Tensor]:
-    """A batch as lerobot delivers it: numbers (B, ...), pictures float32 (B, T, 3, H, W) in 0 .. 1."""
-    arrays = {name: np.stack([window[name] for window in windows]) for name in windows[0]}
-    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
-    return {name: x.permute(0, 1, 4, 2, 3) / 255 if x.dtype == torch.uint8 else x for name, x in tensors.items()}
+    """A batch: every field with a leading B. Pictures stay bytes."""
+    return {name: torch.from_numpy(np.stack([window[name] for window in windows])) for name in windows[0]}
+
+
+def with_floats(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same with pictures as float32 (B, T, 3, H, W) in 0 .. 1."""
+    return {name: x.permute(0, 1, 4, 2, 3) / 255 if x.dtype == torch.uint8 else x for name, x in batch.items()}
 
 
 def measure(
@@ -166,7 +172,11 @@ def measure(
     """
     rows = np.random.default_rng(options.seed).choice(dataset.num_rows, options.windows, replace=False)
     windows = VideoWindows(dataset, robot, options.chunks, rows)
-    passes: dict[str, Callable[[], tuple[float, float]]] = {"wam, video": _passing(windows, options)}
+    loader = _loader(windows, options)
+    passes: dict[str, Callable[[], tuple[float, float]]] = {
+        "wam, video": lambda: _timed(loader),
+        "wam, video, as floats": lambda: _timed(with_floats(batch) for batch in loader),
+    }
     if latents is not None:
         passes["wam, latents"] = _gathering(dataset, robot, options, rows, LatentCache.open(latents, dataset))
     backend = agreement = None
@@ -199,11 +209,9 @@ def finished_caches(root: Path) -> list[Path]:
 # ---------------------------------------------------------------- one pass of each loader
 
 
-def _passing(windows: VideoWindows, options: LoaderOptions) -> Callable[[], tuple[float, float]]:
-    """Decode all windows once."""
+def _loader(windows: VideoWindows, options: LoaderOptions) -> DataLoader[dict[str, Tensor]]:
     many = options.workers > 0
-    loader = DataLoader(windows, options.batch, num_workers=options.workers, persistent_workers=many, collate_fn=joined)
-    return lambda: _timed(loader)
+    return DataLoader(windows, options.batch, num_workers=options.workers, persistent_workers=many, collate_fn=joined)
 
 
 def _gathering(
@@ -269,6 +277,8 @@ def _lerobot(python: Path, dataset: LeRobotDataset, windows: VideoWindows, optio
         try:
             yield ask
         finally:
+            if process.poll() is None:
+                to.write(json.dumps({"end": True}) + "\n")  # closing does not tell: our workers hold the pipe open too
             to.close()
             back.close()
             process.wait()
@@ -285,7 +295,8 @@ def _compared(windows: VideoWindows, ask: Ask) -> Agreement:
         ask({"save": str(path)})
         theirs = dict(np.load(path))
     count = len(next(iter(theirs.values())))
-    ours = {name: tensor.numpy() for name, tensor in joined([windows[number] for number in range(count)]).items()}
+    batch = with_floats(joined([windows[number] for number in range(count)]))
+    ours = {name: tensor.numpy() for name, tensor in batch.items()}
     numbers: Sequence[str] = [name for name in theirs if theirs[name].ndim != 5]
     apart = [np.abs(ours[name] - theirs[name]) * 255 for name in theirs if theirs[name].ndim == 5]
     return Agreement(

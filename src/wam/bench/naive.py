@@ -181,7 +181,8 @@ class NaiveLoop:
                 inputs = joined(_for_rows(history, len(inputs.sigma)), inputs)
             if self.undone.levels:
                 inputs = level_per_token(inputs)
-            return self.network(inputs, context, prompts.cache)
+            geometry = model.transformer.geometry(inputs.layout, prompts.cache)
+            return self.network(inputs, context, prompts.cache, geometry=geometry)
 
         return ask
 

@@ -56,7 +56,7 @@ class Rung:
     """One option.
 
     lossless: gives the same actions up to rounding.  alone: means something without the others.
-    climbs: stays on for the rungs above it; otherwise it is measured alone, because it does not pay on this device.
+    climbs: stays on for the rungs above it; otherwise it is measured alone.
     """
 
     name: str

@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from wam.data.files import write_atomic
+from wam.engine.quantize import Weights
 from wam.evaluate.provenance import Provenance
 from wam.evaluate.realtime_rollout import RealTime
 from wam.evaluate.report import Report, write_report
@@ -60,6 +61,12 @@ class Loop:
     """Remember what was seen in the pass of the first denoising step."""
     compile: Literal["off", "blocks", "whole"] = "off"
     """Run the network through torch.compile: block by block (seconds to compile) or as a whole (a minute, faster)."""
+    guidance_mode: Literal["sequential", "batched", "split"] = "batched"
+    """The two passes of guidance: one after the other, as one batch, or split over two processes."""
+    step_cache: str | None = None
+    """Steps at which the network is not asked: "cosine", "error", "error=0.02", or the steps to run, "0,1,2,6,10"."""
+    weights: Weights = "float32"
+    """Format of the network's weights."""
 
 
 @dataclass(frozen=True)

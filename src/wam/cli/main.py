@@ -29,6 +29,7 @@ VERBS = {
     "compare": Verb("Compare", "compare evaluations on the same episodes, pair by pair"),
     "merge-lora": Verb("MergeLora", "merge an adapter into the weights that it was trained on"),
     "parity": Verb("Parity", "compare our numbers with those of the released code"),
+    "bench": Verb("Bench", "time the engine rung by rung, stage by stage, and the loaders"),
     "inspect": Verb("Inspect", "say what a checkpoint is, and what is missing or does not fit"),
     "convert": Verb("Convert", "write a checkpoint in another layout or type"),
     "plan": Verb("PlanOptions", "memory, arithmetic and best possible speed of a model on a GPU"),

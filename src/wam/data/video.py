@@ -20,6 +20,7 @@ from typing import Self
 
 import av
 import numpy as np
+from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
@@ -96,12 +97,17 @@ class VideoFile:
         self._decoded: Iterator[VideoFrame] = iter(())
         self._frame: VideoFrame | None = None
         self._damaged = False
+        self._wanted = 0.0
+        """Presentation time, in ticks, from which frames are looked for."""
+        self._passed: int | None = None
+        """That of the last frame before it."""
         with _naming(path):
             self._container = av.open(str(path))
             try:
                 self._stream = self._container.streams.video[0]
                 self._stream.thread_count = 1
                 self._stream.codec_context.options = STRICT
+                self._in_order = not self._stream.codec_context.has_b_frames
                 if self._stream.time_base is None:
                     raise IndexError("the video stream has no time base")
                 self._frames_per_tick = fps * float(self._stream.time_base)
@@ -141,6 +147,7 @@ class VideoFile:
 
     def _picture(self, number: float) -> np.ndarray:
         """Frame `number`, decoded from where the last call ended, or else from further and further back."""
+        self._wanted = self._start + (number - TOLERANCE) / self._frames_per_tick
         if -TOLERANCE <= number - self._number() <= FORWARD and self._advance(number):
             return self._converted()
         for back in (*(back for back in SEEK_BACK if back < number), number):
@@ -168,11 +175,11 @@ class VideoFile:
 
     def _advance(self, number: float) -> bool:
         """Decode until frame `number`; whether it is whole. Raises TruncatedVideoError if it is simply not there."""
-        previous, wanted = self._number(), self._start + (number - TOLERANCE) / self._frames_per_tick
-        while self._frame is not None and self._frame.pts is not None and self._frame.pts < wanted:
-            previous = self._number()
+        while self._frame is not None and self._frame.pts is not None and self._frame.pts < self._wanted:
+            self._passed = self._frame.pts
             self._decode_next()
         if not self._damaged and (self._frame is None or self._number() > number + TOLERANCE):
+            previous = -np.inf if self._passed is None else (self._passed - self._start) * self._frames_per_tick
             after = "it ends there" if self._frame is None else f"the next one is {self._number():.10g}"
             raise TruncatedVideoError(
                 f"{self.path}: frame {number:.10g} is not there (the last one before is {previous:.10g}, {after}, in "
@@ -181,13 +188,29 @@ class VideoFile:
             )
         return not self._damaged and self._frame is not None and not self._frame.is_corrupt
 
+    def _packets(self) -> Iterator["Packet[VideoStream]"]:
+        """Packets from where the container stands, but for those of frames that nobody asks for or refers to.
+
+        Where frames are decoded in the order in which they are shown, that is all before the last key frame.
+        """
+        held: list[Packet[VideoStream]] = []
+        for packet in self._container.demux(self._stream):
+            if self._in_order and packet.is_keyframe:
+                held.clear()
+            held.append(packet)
+            if self._in_order and packet.pts is not None and packet.pts < self._wanted:
+                self._passed = packet.pts
+                continue
+            yield from held
+            held.clear()
+
     def _frames_from_here(self) -> Iterator[VideoFrame]:
         """Frames in order of presentation. After a fault they count as damaged, until the next key frame behind it.
 
         A fault need not be in the file: the first frames after a seek may refer to frames before it.
         """
         fault: int | None = None
-        for packet in self._container.demux(self._stream):
+        for packet in self._packets():
             whole = not packet.is_corrupt
             try:
                 frames = packet.decode()
