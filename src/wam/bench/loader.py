@@ -175,7 +175,7 @@ def measure(
     loader = _loader(windows, options)
     passes: dict[str, Callable[[], tuple[float, float]]] = {
         "wam, video": lambda: _timed(loader),
-        "wam, video, as floats": lambda: _timed(with_floats(batch) for batch in loader),
+        "wam, floats": lambda: _timed(with_floats(batch) for batch in loader),
     }
     if latents is not None:
         passes["wam, latents"] = _gathering(dataset, robot, options, rows, LatentCache.open(latents, dataset))
@@ -209,7 +209,7 @@ def finished_caches(root: Path) -> list[Path]:
 # ---------------------------------------------------------------- one pass of each loader
 
 
-def _loader(windows: VideoWindows, options: LoaderOptions) -> DataLoader[dict[str, Tensor]]:
+def _loader(windows: VideoWindows, options: LoaderOptions) -> DataLoader[Any]:
     many = options.workers > 0
     return DataLoader(windows, options.batch, num_workers=options.workers, persistent_workers=many, collate_fn=joined)
 
