@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,7 +17,6 @@ from wam.data.lerobot_reader import LeRobotDataset
 from wam.data.mixture import Member, Mixture
 from wam.data.stats import robot_statistics
 from wam.data.windows import EpisodeSelection, WindowBatch, WindowSource, WindowSpec
-from wam.robot.embodiment import Embodiment
 from wam.robot.units import Units
 
 
@@ -76,7 +76,7 @@ def test_what_goes_wrong_ahead_is_raised_where_it_is_wanted() -> None:
 
 def test_a_mixture_gives_the_same_batches(dataset: LeRobotDataset, cache: LatentCache) -> None:
     source = WindowSource(dataset, cache, WindowSpec(chunks=2, gap_probability=0.5), EpisodeSelection("all"))
-    robot: Embodiment = EMBODIMENT.with_statistics(robot_statistics(EMBODIMENT, source.labelled_rows()))
+    robot = replace(EMBODIMENT, statistics=robot_statistics(EMBODIMENT, source.labelled_rows()))
 
     def mixture() -> Mixture:
         return Mixture([Member("one", source, Units(robot))], batch_size=16, seed=4)

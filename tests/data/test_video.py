@@ -2,6 +2,7 @@
 
 import multiprocessing
 import pickle
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
@@ -152,6 +153,66 @@ def test_damage_inside_a_video_is_noticed(folder: Path) -> None:
         (folder / "broken.mp4").write_bytes(content[:begin] + noise + content[begin + 400 :])
         with pytest.raises(TruncatedVideoError, match=r"broken.mp4"):
             read_frames(folder / "broken.mp4", 30, range(FRAMES))
+
+
+@pytest.mark.parametrize("name", ["short groups", "one group", "many B-frames", "open groups", "hevc", "mpeg4"])
+def test_wherever_a_video_is_cut_off_no_frame_is_wrong(folder: Path, name: str) -> None:
+    """Its index stands in front, so that it can be opened and promises everything."""
+    plain, path = write(folder / f"cut {name}.mp4", **VIDEOS[name]), folder / f"front {name}.mp4"
+    with av.open(str(plain)) as old, av.open(str(path), "w", options={"movflags": "faststart"}) as new:
+        stream = old.streams.video[0]
+        copy = new.add_stream_from_template(stream)
+        for packet in old.demux(stream):
+            if packet.dts is not None:
+                packet.stream = copy
+                new.mux(packet)
+    whole, content = read_frames(path, 30, range(FRAMES)), path.read_bytes()
+    right = lost = 0
+    frames_from = content.index(b"mdat") + 200
+    for size in np.random.default_rng(1).integers(frames_from, len(content), 6):
+        path.write_bytes(content[:size])
+        assert count_frames(path) == FRAMES
+        with VideoFile(path, 30) as video:
+            for number in range(0, FRAMES, 3):
+                try:
+                    np.testing.assert_array_equal(video.frames([number])[0], whole[number])
+                    right += 1
+                except TruncatedVideoError:
+                    lost += 1
+    assert right > 20 and lost > 20
+
+
+def test_frames_that_nobody_needs_are_not_decoded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded = 0
+    packets = VideoFile._packets
+
+    def counting(self: VideoFile) -> Iterator[object]:
+        nonlocal decoded
+        for packet in packets(self):
+            decoded += 1
+            yield packet
+
+    monkeypatch.setattr(VideoFile, "_packets", counting)
+    short = write(folder / "needed2.mp4", options={"g": "2", "bf": "0"})
+    longer = write(folder / "needed12.mp4", options={"g": "12", "bf": "0"})
+    for path, asked, needed in (
+        (short, range(0, 40, 2), 20),  # key frames only
+        (short, range(1, 41, 2), 40),
+        (longer, [0, 30], 1 + 7),  # on from key frame 24
+        (longer, [3, 14], 4 + 3),  # without a seek: frames 4 to 11 are passed over
+        (longer, range(36), 36),
+    ):
+        decoded = 0
+        assert numbers(read_frames(path, 30, asked)) == list(asked)
+        assert decoded == needed
+
+
+def test_a_missing_frame_among_those_passed_over_is_named(folder: Path) -> None:
+    path = write(folder / "passed.mp4", skip=(40, 41), options={"g": "12", "bf": "0"})
+    with pytest.raises(
+        TruncatedVideoError, match=r"frame 40 is not there \(the last one before is 39, the next one is"
+    ):
+        read_frames(path, 30, [36, 40])
 
 
 def test_files_that_are_no_videos(folder: Path) -> None:

@@ -14,6 +14,7 @@ from tests.train.initial import SAWYER, further, mixture, train_without_text, wi
 from tests.train.processes import together
 from torch import Tensor
 
+from wam.bench.training import adapter_parameters
 from wam.checkpoints.lora import WrongBaseError
 from wam.checkpoints.merge_files import merge_files
 from wam.checkpoints.model_folder import base_of, load_model
@@ -74,7 +75,8 @@ def moved(before: dict[str, Tensor], after: dict[str, Tensor]) -> set[str]:
 
 
 def test_only_what_is_asked_for_learns(root: Path, tmp_path: Path) -> None:
-    full, lora, heads = (learning(build(further(root, tmp_path, adapt=adapted(what)))) for what in WHAT)
+    trainers = {what: build(further(root, tmp_path, adapt=adapted(what))) for what in WHAT}
+    full, lora, heads = map(learning, trainers.values())
     everything = set(dict(load_model(root / "base" / MODEL).named_parameters()))
     slots = {f"{name[:-7]}.parametrizations.weight.original" for name in everything if name.startswith(CODECS)
              and name.endswith(".weight")} | {f"{name[:-5]}.parametrizations.bias.original" for name in everything
@@ -84,6 +86,9 @@ def test_only_what_is_asked_for_learns(root: Path, tmp_path: Path) -> None:
     assert heads == {name for name in trunk if name.startswith("transformer.head.")} | slots
     assert lora - slots == {name for name in lora if ".lora_" in name} and slots < lora
     assert len(lora - slots) == 2 * 2 * 10  # A and B, two blocks of ten layers
+    adapters = [weight for name, weight in trainers["lora"].bare.named_parameters() if ".lora_" in name]
+    planned = adapter_parameters(load_model(root / "base" / MODEL).transformer, rank=2)
+    assert sum(weight.numel() for weight in adapters) == planned  # as `wam plan` says
 
 
 @pytest.mark.parametrize("what", WHAT)

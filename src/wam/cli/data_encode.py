@@ -50,6 +50,8 @@ class Encode:
     """Rows per call of the tokenizer."""
     device: str = "cpu"
     """Where the tokenizer runs: cpu, cuda, cuda:1."""
+    on_broken: Literal["stop", "skip"] = "stop"
+    """What to do about an episode whose pictures cannot be read; `stop` tries again what was skipped before."""
     text: bool = True
     """Encode the instructions too."""
     json: bool = False
@@ -67,7 +69,7 @@ def main(config: Encode) -> None:
 
     console = Console(stderr=True)
     robot = load_embodiment(config.embodiment)
-    dataset = LeRobotDataset(config.path, revision=config.revision)
+    dataset = LeRobotDataset(config.path, revision=config.revision, on_broken=config.on_broken)
     out = config.out or dataset.root / LATENTS
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, transient=True) as progress:
@@ -85,16 +87,18 @@ def main(config: Encode) -> None:
             progress=bar("encoding pictures (episodes)"),
             device=config.device,
             precision=getattr(torch, config.precision),
+            on_broken=config.on_broken,
         )
         text = _encode_text(dataset, robot, out, bar("encoding instructions")) if config.text else None
     size = sum(file.stat().st_size for file in cache.folder.iterdir())
     console.print(f"pictures: {cache.folder} ({len(cache.anchor)} rows, {size / 1e6:.1f} MB)", soft_wrap=True)
+    if cache.broken:
+        console.print(f"skipped: episodes {', '.join(map(str, sorted(cache.broken)))}; their pictures cannot be read")
     if text is not None:
         console.print(f"instructions: {text}", soft_wrap=True)
     if config.json:
-        print(
-            json.dumps({"latents": str(cache.folder), "rows": len(cache.anchor), "text": str(text) if text else None})
-        )
+        found = {"latents": str(cache.folder), "rows": len(cache.anchor), "text": str(text) if text else None}
+        print(json.dumps(found | {"skipped": sorted(cache.broken)}))
 
 
 def _encode_text(dataset: LeRobotDataset, robot: Embodiment, out: Path, progress: Callable[[int, int], None]) -> Path:

@@ -105,6 +105,8 @@ class VideoFile:
             self._container = av.open(str(path))
             try:
                 self._stream = self._container.streams.video[0]
+                if self._stream.codec_context is None:
+                    raise IndexError("no decoder for its video stream")
                 self._stream.thread_count = 1
                 self._stream.codec_context.options = STRICT
                 self._in_order = not self._stream.codec_context.has_b_frames

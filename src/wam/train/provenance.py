@@ -94,6 +94,7 @@ def _revision(member: Member) -> dict[str, Any]:
         "windows": len(source),
         "weight": member.weight,
         "labelled_part": member.labelled_part,
+        **({"skipped": sorted(source.skipped)} if source.skipped else {}),
     }
 
 

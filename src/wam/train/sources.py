@@ -7,6 +7,10 @@
   embodiment: human-video
   video_only: true                # learn from its video alone
   filter: {language: true}        # see wam.data.filters.DatasetFilter
+  on_broken: skip                 # episodes whose pictures cannot be read are left out, instead of ending the run
+- data: data/droid
+  embodiment: droid-franka
+  instructions: [language_instruction, language_instruction_2, language_instruction_3]  # see wam.data.instructions
 """
 
 from __future__ import annotations
@@ -15,13 +19,14 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 
 from wam.data.filters import DatasetFilter
+from wam.data.instructions import TASK
 from wam.data.latent_cache import LatentCache, encode_dataset
-from wam.data.lerobot_reader import LeRobotDataset
+from wam.data.lerobot_reader import LeRobotDataset, OnBroken
 from wam.data.mixture import Member
 from wam.data.stats import robot_statistics
 from wam.data.windows import EpisodeSelection, WindowSource, WindowSpec
@@ -42,6 +47,8 @@ class DataEntry:
     weight: float = 1.0
     video_only: bool = False
     filter: DatasetFilter = DatasetFilter()
+    on_broken: OnBroken = "stop"
+    instructions: tuple[str, ...] = (TASK,)
 
 
 @dataclass(frozen=True)
@@ -75,8 +82,9 @@ def open_entries(
     """Open every data set and encode the latents that are still missing."""
     opened = []
     for entry in read_entries(config):
-        dataset, embodiment = LeRobotDataset(entry.data), load_embodiment(entry.embodiment)
-        cache = encode_dataset(dataset, tokenizer, embodiment, entry.data / LATENTS, progress=progress)
+        dataset = LeRobotDataset(entry.data, on_broken=entry.on_broken)
+        embodiment, latents = load_embodiment(entry.embodiment), entry.data / LATENTS
+        cache = encode_dataset(dataset, tokenizer, embodiment, latents, progress=progress, on_broken=entry.on_broken)
         training = window_source(config, entry, dataset, cache, embodiment, "train")
         opened.append(Opened(entry, dataset, cache, embodiment, training))
     return opened
@@ -154,7 +162,7 @@ def window_source(
     if split == "validation":
         selection = replace(selection, split="validation", labelled_share=1.0)
     known = replace(robot, state=(), action=()) if entry.video_only else robot
-    return WindowSource(dataset, cache, spec, selection, entry.filter, known)
+    return WindowSource(dataset, cache, spec, selection, entry.filter, known, entry.instructions)
 
 
 def _entry(fields: Mapping[str, Any], source: str) -> DataEntry:
@@ -167,6 +175,10 @@ def _entry(fields: Mapping[str, Any], source: str) -> DataEntry:
     values = {**fields, "data": Path(fields["data"])}
     if "filter" in values:
         values["filter"] = _filter(values["filter"], f"{source}: filter")
+    if values.get("on_broken", "stop") not in get_args(OnBroken):
+        raise ValueError(f"{source}: on_broken is {values['on_broken']!r}; expected one of {get_args(OnBroken)}")
+    if "instructions" in values:
+        values["instructions"] = tuple(values["instructions"])
     return DataEntry(**values)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from wam.data.ahead import Ahead
 from wam.data.files import write_json
 from wam.data.mixture import Member, Mixture
 from wam.train import chance, checkpoint
@@ -79,6 +80,7 @@ class Trainer:
         self.trackers: Trackers | None = None  # of the main process, while it runs
         self.processes = both = processes or Processes(config.precision)
         self.batches = Mixture(training, config.batch * config.optimizer.accumulate, config.seed, both.rank, both.world)
+        self.ahead = Ahead(self.batches)
         self.validation = Mixture(validation, len(validation))
         self.provenance = provenance(config, model, training)
         self.form = hollow(model)
@@ -148,7 +150,7 @@ class Trainer:
     def train_step(self) -> Step:
         """One optimiser step: the gradient of the mean over all windows of all processes and micro-batches."""
         config, model, optimizer = self.config, self.bare, self.learned.optimizer
-        batch = next(self.batches)
+        batch = next(self.ahead)
         count, rank, world = len(batch.text_id), self.processes.rank, self.processes.world
         generators = chance.generators(config.seed, self.step, count, rank, world)
         chance.reseed(config.seed, self.step, rank)
@@ -198,7 +200,7 @@ class Trainer:
         video, action, norm = means.tolist()
         video, action = self.processes.summed(video, action)
         line = {"video": video, "action": action, "gradient_norm": norm, "lr": self._rate()}
-        self._log({"step": self.step, "seconds": self.seconds, **line})
+        self._log({"step": self.step, "seconds": self.seconds, "waited": round(self.ahead.waited, 3), **line})
         if watch is not None:
             watch(Report(self.step, min(1.0, self.spent), video, action))
 
@@ -223,7 +225,7 @@ class Trainer:
 
     def _save(self) -> None:
         files = self.learned.tensors(keep=self.processes.main)
-        progress = {"step": self.step, "seconds": self.seconds, "windows": self.batches.state_dict(), **command()}
+        progress = {"step": self.step, "seconds": self.seconds, "windows": self.ahead.state_dict(), **command()}
         if self.processes.main:
             folder = self.config.out / CHECKPOINTS
             checkpoint.save(folder, files, {**progress, **self.provenance}, self.config.keep_checkpoints)
@@ -239,7 +241,7 @@ class Trainer:
         found = checkpoint.read(path, FILES)
         refuse_changes(found.progress, self.provenance, path / checkpoint.PROGRESS)
         self.learned.load(found.files, path)
-        self.batches.load_state_dict(found.progress["windows"])
+        self.ahead.load_state_dict(found.progress["windows"])
         self.step, self.seconds = found.progress["step"], found.progress["seconds"]
         logger.info("continuing from %s at step %d", path, self.step)
 
