@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tests.models import TINY, tiny_model
 from torch.utils.flop_counter import FlopCounterMode
 
+from tests.models import TINY, tiny_model
 from wam.bench.train_step import WIDE, measure, optimiser_step, wide_block
 
 
