@@ -5,6 +5,7 @@ Example:
     wam bench latency --chunks 10000
     wam bench train --threads 2
     wam bench released --threads 2
+    wam bench published --preset dreamzero-droid --device cuda
     wam bench loader data/kitchen --embodiment kitchen.yaml
 """
 
@@ -14,10 +15,11 @@ from typing import Annotated, Union
 
 import tyro
 
-from wam.cli import bench_ladder, bench_latency, bench_loader, bench_released, bench_train
+from wam.cli import bench_ladder, bench_latency, bench_loader, bench_published, bench_released, bench_train
 from wam.cli.bench_ladder import Ladder
 from wam.cli.bench_latency import Latency
 from wam.cli.bench_loader import Loader
+from wam.cli.bench_published import Published
 from wam.cli.bench_released import Released
 from wam.cli.bench_train import Train
 
@@ -26,6 +28,7 @@ Bench = Union[  # noqa: UP007  a value, not an annotation
     Annotated[Latency, tyro.conf.subcommand("latency", description=bench_latency.__doc__)],
     Annotated[Train, tyro.conf.subcommand("train", description=bench_train.__doc__)],
     Annotated[Released, tyro.conf.subcommand("released", description=bench_released.__doc__)],
+    Annotated[Published, tyro.conf.subcommand("published", description=bench_published.__doc__)],
     Annotated[Loader, tyro.conf.subcommand("loader", description=bench_loader.__doc__)],
 ]
 MAINS = {
@@ -33,6 +36,7 @@ MAINS = {
     Latency: bench_latency.main,
     Train: bench_train.main,
     Released: bench_released.main,
+    Published: bench_published.main,
     Loader: bench_loader.main,
 }
 
