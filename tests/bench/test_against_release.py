@@ -32,8 +32,10 @@ def test_in_blocks_or_under_a_mask(long: int, monkeypatch: pytest.MonkeyPatch) -
     test_a_training_window_has_the_same_gradients()
 
 
-def test_all_chunks_between_two_resets_have_the_same_actions() -> None:
-    theirs, ours = chunks_of(TINY)
+@pytest.mark.parametrize("in_channels", [16, 36])
+def test_all_chunks_between_two_resets_have_the_same_actions(in_channels: int) -> None:
+    """36: with the first frame's channels beside the video, as the published 14B takes them."""
+    theirs, ours = chunks_of(replace(TINY, config=replace(TINY.config, in_channels=in_channels)))
     assert len(theirs) == len(ours) == TINY.chunks
     for chunk, (a, b) in enumerate(zip(theirs, ours, strict=True)):
         assert torch.allclose(a, b, atol=2e-3), f"chunk {chunk}"

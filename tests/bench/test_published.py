@@ -20,7 +20,12 @@ def test_every_rung_is_timed_and_what_cannot_run_says_why() -> None:
         Rung("fp8", sampler=ONE_STEP, weights="fp8-dynamic"),
     ]
     seen: list[int] = []
-    rows = measure(replace(TINY, bf16=True), rungs, 2, lambda done, total: seen.append(done))
+    rows = measure(
+        replace(TINY, bf16=True, config=replace(TINY.config, in_channels=36)),
+        rungs,
+        2,
+        lambda done, total: seen.append(done),
+    )
     assert [len(row.seconds) for row in rows] == [2, 2, 2, 2, 0]
     assert rows[-1].failure is not None and "CUDA" in rows[-1].failure
     assert seen == list(range(1, 13))

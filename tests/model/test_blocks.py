@@ -8,9 +8,13 @@ import pytest
 import torch
 from tests.models import TINY, tiny_model, tiny_windows, with_changes
 
+from wam.flow.sampler import Sampler
 from wam.model.attention import attend, visible
-from wam.model.blocks import attend_in_blocks, blocks_of
+from wam.model.blocks import Blocks, attend_in_blocks, blocks_in, blocks_of
+from wam.model.kv_cache import KVCache
 from wam.model.passes import window_layout
+from wam.model.transformer import Pass, Velocity
+from wam.world_action_model import VelocityOf
 
 CASES = [(1, None, True), (3, None, True), (4, 1, True), (5, 2, True), (3, None, False)]
 
@@ -59,3 +63,40 @@ def test_a_long_window_learns_what_a_masked_one_does(monkeypatch: pytest.MonkeyP
     assert gradients[0] and gradients[0].keys() == gradients[1].keys()
     for name, gradient in gradients[0].items():
         torch.testing.assert_close(gradients[1][name], gradient, atol=1e-9, rtol=1e-7, msg=name)
+
+
+def test_a_mask_is_cut_where_all_rows_agree() -> None:
+    layout = window_layout(TINY.transformer, TINY.grid, 4)
+    mask, tokens = visible(layout, layout, 2), tuple(group.tokens for group in layout.groups)
+    assert blocks_in(mask.expand(3, -1, -1), tokens, tokens) == blocks_of(layout.groups, 2)
+    other = torch.cat([mask, visible(layout, layout, 1)])
+    assert blocks_in(other, tokens, tokens) is None
+    assert blocks_in(torch.zeros_like(mask), tokens, tokens) is None
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+def test_acting_over_a_long_full_memory(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chunk after chunk, in blocks as soon as the memory is full, and the numbers of a mask throughout."""
+    answers, cut = [], []
+    windows, text = tiny_windows(batch=rows, chunks=6)
+    for long in (10**9, 1):
+        monkeypatch.setattr("wam.model.transformer.LONG", long)
+        model = tiny_model().eval()
+        cache, context, found = model.new_cache(batch=rows), model.context(text), []
+        for number in range(6):
+            seen = windows.anchor if number == 0 else windows.video[:, :, number - 1 : number]
+            model.remember(cache, context, seen, number - 1)
+            noise = model.noise(torch.Generator().manual_seed(number), batch=rows)
+            velocity = model.velocity(cache, context)
+
+            def ask(
+                step: int, inputs: Pass, velocity: VelocityOf = velocity, cache: KVCache = cache, long: int = long
+            ) -> Velocity:
+                if long == 1:
+                    cut.append(isinstance(model.transformer.geometry(inputs.layout, cache).mask, Blocks))
+                return velocity(step, inputs)
+
+            found.append(model.denoise(ask, noise, windows.state[:, number], number, Sampler(steps=1)).action)
+        answers.append(torch.stack(found))
+    torch.testing.assert_close(*answers, atol=1e-5, rtol=1e-4)
+    assert cut == [False, False, True, True, True, True]

@@ -19,14 +19,14 @@ from wam.bench.random_inputs import random_pass
 from wam.bench.released_calls import Past, Prompted, cached_call, released_window, train_call
 from wam.bench.train_step import timed
 from wam.engine.compiled import compiled
-from wam.engine.released_loop import ReleasedLoop, ReleasedSampler, whole_timestep
+from wam.engine.released_loop import ReleasedLoop, ReleasedSampler, beside, whole_timestep
 from wam.flow.sampler import Imagined, integrate
 from wam.flow.solvers import UniPC, unipc_schedule
 from wam.model.attention import ANCHOR
 from wam.model.config import TransformerConfig
 from wam.model.passes import chunk_pass, chunk_sigma, clean_pass
 from wam.model.transformer import Pass, Transformer, Velocity
-from wam.world_action_model import guided
+from wam.world_action_model import Network, guided
 
 SMALL = TransformerConfig(
     dim=512,
@@ -168,15 +168,17 @@ def _learn(setting: Setting, net: Transformer, answer: Callable[[], Velocity]) -
 class ReleasedCycle:
     """The released loop between two resets: anchor, then chunk after chunk, guidance in turn, all 16 steps."""
 
-    def __init__(self, net: Transformer, prompts: list[Prompted], grid: tuple[int, int]) -> None:
+    def __init__(self, net: Transformer, prompts: list[Prompted], grid: tuple[int, int], first: Tensor | None) -> None:
+        """first: what goes beside every video, see `wam.engine.released_loop.beside`."""
         self.net, self.prompts, self.grid, self.sampler = net, prompts, grid, ReleasedSampler(skip=16)
+        self.first_frame = first
         empty = torch.zeros(2, 1, net.config.heads, 0, net.config.head_dim)
         empty = empty.to(net.patch_embedding.weight)
         self.past: list[Past] = [[empty] * net.config.layers for _ in prompts]
 
     @torch.no_grad()
     def remember(self, latents: Tensor, chunk: int) -> None:
-        inputs = clean_pass(latents, chunk, self.net.config, self.grid)
+        inputs = clean_pass(self._beside(latents, chunk), chunk, self.net.config, self.grid)
         self.past = [cached_call(self.net, inputs, *each)[1] for each in zip(self.prompts, self.past, strict=True)]
 
     @torch.no_grad()
@@ -184,15 +186,21 @@ class ReleasedCycle:
         c, s = self.net.config, self.sampler
         solvers = tuple(UniPC(unipc_schedule(s.steps, s.shift, end)) for end in (s.video_final, 0.0))
         told = tuple(whole_timestep(solver.sigmas) for solver in solvers)
-        first = chunk_pass(video, action, state, (told[0][0], told[1][0]), chunk, c, self.grid)
+        first = chunk_pass(self._beside(video, chunk), action, state, (told[0][0], told[1][0]), chunk, c, self.grid)
         sigma = chunk_sigma(told[0], told[1], c.frames_per_chunk).to(video.device)
 
         def answer(step: int, video: Tensor | None, action: Tensor) -> tuple[Tensor | None, Tensor | None]:
-            inputs = replace(first, sigma=sigma[step].expand(len(action), -1), video=video, action=action)
+            assert video is not None
+            levels, seen = sigma[step].expand(len(action), -1), self._beside(video, chunk)
+            inputs = replace(first, sigma=levels, video=seen, action=action)
             v = self.velocity(inputs)
             return v.video, v.action
 
         return integrate(Imagined(video, action), (solvers[0], solvers[1]), answer)
+
+    def _beside(self, video: Tensor, chunk: int) -> Tensor:
+        start = 0 if chunk == ANCHOR else 1 + chunk * self.net.config.frames_per_chunk
+        return beside(video, self.first_frame, start)
 
     def velocity(self, inputs: Pass) -> Velocity:
         answers = [cached_call(self.net, inputs, *each)[0] for each in zip(self.prompts, self.past, strict=True)]
@@ -201,8 +209,12 @@ class ReleasedCycle:
 
 @dataclass(frozen=True)
 class Episode:
-    """What both loops are given: latents of the anchor and of every chunk, and noise and a state for every chunk."""
+    """What both loops are given: latents of the anchor and of every chunk, and noise and a state for every chunk.
 
+    first: channels of the first frame, where the network takes some.
+    """
+
+    first: Tensor | None
     anchor: Tensor
     seen: list[Tensor]
     noise: list[tuple[Tensor, Tensor, Tensor]]
@@ -210,9 +222,11 @@ class Episode:
     @classmethod
     def of(cls, setting: Setting) -> Episode:
         c, cells = setting.config, (setting.grid[0] * setting.config.patch, setting.grid[1] * setting.config.patch)
-        chunk = (1, c.in_channels, c.frames_per_chunk, *cells)
+        z, further, frames = c.out_channels, c.in_channels - c.out_channels, 1 + setting.chunks * c.frames_per_chunk
+        chunk = (1, z, c.frames_per_chunk, *cells)
         return cls(
-            torch.randn(1, c.in_channels, 1, *cells, device=setting.device, dtype=setting.dtype),
+            torch.randn(1, further, frames, *cells, device=setting.device, dtype=setting.dtype) if further else None,
+            torch.randn(1, z, 1, *cells, device=setting.device, dtype=setting.dtype),
             [torch.randn(chunk, device=setting.device, dtype=setting.dtype) for _ in range(setting.chunks - 1)],
             [
                 (
@@ -231,38 +245,40 @@ def acting(setting: Setting, *, compile: bool) -> Contest:
     network = compiled(net, "blocks" if compile else "off")
     return (
         f"{setting.chunks} chunks of 16 steps, {_type(setting)}{', compiled' if compile else ''}",
-        lambda: _play(ReleasedCycle(net, prompts, setting.grid), episode),
-        lambda: _play(_own_loop(net, prompts, setting.grid, network), episode),
+        lambda: _play(ReleasedCycle(net, prompts, setting.grid, episode.first), episode),
+        lambda: _play(_own_loop(net, prompts, setting.grid, episode.first, network), episode),
     )
 
 
 def chunks_of(setting: Setting) -> tuple[list[Tensor], list[Tensor]]:
     """The actions of every chunk, theirs and ours."""
     net, prompts, episode = _actor(setting), [setting.prompted(), setting.prompted()], Episode.of(setting)
-    theirs = _play(ReleasedCycle(net, prompts, setting.grid), episode)
-    return theirs, _play(_own_loop(net, prompts, setting.grid, None), episode)
+    theirs = _play(ReleasedCycle(net, prompts, setting.grid, episode.first), episode)
+    return theirs, _play(_own_loop(net, prompts, setting.grid, episode.first, None), episode)
 
 
 def denoising(setting: Setting, *, compile: bool) -> Contest:
     """One guided denoising step over a full memory."""
     net, prompts, episode = _actor(setting), [setting.prompted(), setting.prompted()], Episode.of(setting)
-    theirs = ReleasedCycle(net, prompts, setting.grid)
-    ours = _own_loop(net, prompts, setting.grid, compiled(net, "blocks" if compile else "off"))
+    theirs = ReleasedCycle(net, prompts, setting.grid, episode.first)
+    ours = _own_loop(net, prompts, setting.grid, episode.first, compiled(net, "blocks" if compile else "off"))
     for loop in (theirs, ours):
         loop.remember(episode.anchor, ANCHOR)
         for chunk, latents in enumerate(episode.seen):
             loop.remember(latents, chunk)
     video, action, state = episode.noise[-1]
-    level = torch.tensor(0.5)
-    inputs = chunk_pass(video, action, state, (level, level), setting.chunks - 1, setting.config, setting.grid)
+    level, seen = torch.tensor(0.5), beside(video, episode.first, 1)
+    inputs = chunk_pass(seen, action, state, (level, level), setting.chunks - 1, setting.config, setting.grid)
     name = f"denoising step, {_type(setting)}{', compiled' if compile else ''}"
     return name, lambda: _quiet(lambda: theirs.velocity(inputs)), lambda: _quiet(lambda: ours.velocity(0, inputs))
 
 
-def _own_loop(net: Transformer, prompts: list[Prompted], grid: tuple[int, int], network: object) -> ReleasedLoop:
+def _own_loop(
+    net: Transformer, prompts: list[Prompted], grid: tuple[int, int], first: Tensor | None, network: Network | None
+) -> ReleasedLoop:
     with torch.no_grad():
         contexts = [net.context(prompted.text, prompted.image) for prompted in prompts]
-    return ReleasedLoop(net, contexts, grid, ReleasedSampler(skip=16), network=network)  # type: ignore[arg-type]
+    return ReleasedLoop(net, contexts, grid, ReleasedSampler(skip=16), first, network)
 
 
 def _play(loop: ReleasedCycle | ReleasedLoop, episode: Episode) -> list[Tensor]:

@@ -114,7 +114,7 @@ def _chunk(
     used = prompts[: 1 if rung.sampler.guidance == 1.0 else 2]
     last = setting.chunks - 2
     if not rung.ours:
-        theirs = ReleasedCycle(net, used, setting.grid)
+        theirs = ReleasedCycle(net, used, setting.grid, episode.first)
         theirs.remember(episode.anchor, ANCHOR)
         for number, latents in enumerate(episode.seen[:-1]):
             theirs.remember(latents, number)
@@ -128,7 +128,7 @@ def _chunk(
         return again
     with torch.no_grad():
         contexts = [net.context(prompted.text, prompted.image) for prompted in used]
-    ours = ReleasedLoop(net, contexts, setting.grid, rung.sampler, network=compiled(net, rung.compile))
+    ours = ReleasedLoop(net, contexts, setting.grid, rung.sampler, episode.first, compiled(net, rung.compile))
     ours.remember(episode.anchor, ANCHOR)
     for number, latents in enumerate(episode.seen[:-1]):
         ours.remember(latents, number)

@@ -2,7 +2,7 @@
 
 A window of M chunks hides about three quarters of all pairs of tokens. The table says the same of all tokens of a group
 (one kind, one chunk), so queries that see the same keys are attended together, over those keys alone, without a mask.
-Two paths with the same numbers: FlexAttention on CUDA, which has a backward there; plain slices anywhere.
+Two paths with the same numbers: FlexAttention to learn on CUDA, which has a backward there; plain slices anywhere.
 """
 
 from __future__ import annotations
@@ -31,12 +31,15 @@ class Block:
 
 @dataclass(frozen=True)
 class Blocks:
-    """A window's mask. groups, memory, autoregressive: what it follows from; every query stands in one block."""
+    """A mask in blocks; every query stands in one of them.
 
+    queries, keys: tokens of each group.  table: which group of keys a group of queries sees.
+    """
+
+    queries: tuple[int, ...]
+    keys: tuple[int, ...]
+    table: tuple[tuple[bool, ...], ...]
     blocks: tuple[Block, ...]
-    groups: tuple[Group, ...]
-    memory: int | None
-    autoregressive: bool
 
     @property
     def pairs(self) -> int:
@@ -45,23 +48,43 @@ class Blocks:
 
 
 @lru_cache(maxsize=32)
+@torch.inference_mode(False)
 def blocks_of(groups: tuple[Group, ...], memory: int | None, autoregressive: bool = True) -> Blocks:
-    """The table of a layout of these groups over itself."""
-    ends = tuple(accumulate(group.tokens for group in groups))
+    """The table of a window of these groups over itself: `visible` for one token of each."""
+    kind, chunk = (torch.tensor([int(value) for value in column]) for column in list(zip(*groups, strict=True))[:2])
+    nothing = torch.zeros_like(kind)
+    few = Layout(kind, chunk[None], nothing, nothing, nothing, nothing)
+    tokens = tuple(group.tokens for group in groups)
+    return _cut(visible(few, few, memory, autoregressive=autoregressive)[0], tokens, tokens)
+
+
+def blocks_in(mask: Tensor, queries: tuple[int, ...], keys: tuple[int, ...]) -> Blocks | None:
+    """The same of a mask (b, L, keys) whose tokens come in groups of these sizes. Asks the device, so once per chunk.
+
+    None where rows of the batch differ, or a query sees nothing that a product could be made of.
+    """
+    few = mask[:, _firsts(queries, mask.device)][:, :, _firsts(keys, mask.device)].cpu()
+    if not (few == few[:1]).all() or not few[0].any(dim=1).all():
+        return None
+    return _cut(few[0], queries, keys)
+
+
+def _cut(table: Tensor, queries: tuple[int, ...], keys: tuple[int, ...]) -> Blocks:
+    rows = tuple(tuple(row) for row in table.tolist())
     alike: dict[tuple[bool, ...], list[Span]] = {}
-    for row, end, group in zip(_table(groups, memory, autoregressive).tolist(), ends, groups, strict=True):
-        alike.setdefault(tuple(row), []).append((end - group.tokens, end))
-    spans = [(end - group.tokens, end) for end, group in zip(ends, groups, strict=True)]
+    for row, span in zip(rows, _spans(queries), strict=True):
+        alike.setdefault(row, []).append(span)
+    places = _spans(keys)
     found = [
-        Block(_merged(queries), _merged([span for span, seen in zip(spans, row, strict=True) if seen]))
-        for row, queries in alike.items()
+        Block(_merged(spans), _merged([place for place, seen in zip(places, row, strict=True) if seen]))
+        for row, spans in alike.items()
     ]
-    return Blocks(tuple(found), groups, memory, autoregressive)
+    return Blocks(queries, keys, rows, tuple(found))
 
 
 def attend_in_blocks(q: Tensor, k: Tensor, v: Tensor, blocks: Blocks) -> Tensor:
-    """`attend` under a mask of blocks: q, k, v (B, H, L, D) of one window."""
-    if q.device.type == "cuda":
+    """`attend` under a mask of blocks: q (B, H, L, D), k and v (B, H, keys, D)."""
+    if q.device.type == "cuda" and torch.is_grad_enabled():
         return _flexible()(q, k, v, block_mask=_block_mask(blocks, q.device))
     pieces: list[tuple[Span, Tensor]] = []
     for block in blocks.blocks:
@@ -72,13 +95,12 @@ def attend_in_blocks(q: Tensor, k: Tensor, v: Tensor, blocks: Blocks) -> Tensor:
     return torch.cat([piece for _, piece in sorted(pieces, key=lambda piece: piece[0])], dim=2)
 
 
-@torch.inference_mode(False)
-def _table(groups: tuple[Group, ...], memory: int | None, autoregressive: bool) -> Tensor:
-    """Bool (groups, groups): `visible` for one token of each."""
-    kind, chunk = (torch.tensor([int(value) for value in column]) for column in list(zip(*groups, strict=True))[:2])
-    nothing = torch.zeros_like(kind)
-    few = Layout(kind, chunk[None], nothing, nothing, nothing, nothing)
-    return visible(few, few, memory, autoregressive=autoregressive)[0]
+def _spans(tokens: tuple[int, ...]) -> list[Span]:
+    return [(end - count, end) for count, end in zip(tokens, accumulate(tokens), strict=True)]
+
+
+def _firsts(tokens: tuple[int, ...], device: torch.device) -> Tensor:
+    return torch.tensor([start for start, _ in _spans(tokens)], device=device)
 
 
 def _merged(spans: list[Span]) -> tuple[Span, ...]:
@@ -117,11 +139,13 @@ def _block_mask(blocks: Blocks, device: torch.device) -> Any:
     """The same table for FlexAttention, which looks the groups of a query and a key up in it."""
     from torch.nn.attention.flex_attention import create_block_mask
 
-    table = _table(blocks.groups, blocks.memory, blocks.autoregressive).to(device)
-    sizes = torch.tensor([group.tokens for group in blocks.groups])
-    group = torch.arange(len(sizes)).repeat_interleave(sizes).to(device)
+    table = torch.tensor(blocks.table, device=device)
+    query_group, key_group = (
+        torch.arange(len(tokens)).repeat_interleave(torch.tensor(tokens)).to(device)
+        for tokens in (blocks.queries, blocks.keys)
+    )
 
     def seen(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        return table[group[query], group[key]]
+        return table[query_group[query], key_group[key]]
 
-    return create_block_mask(seen, None, None, len(group), len(group), device=str(device))
+    return create_block_mask(seen, None, None, len(query_group), len(key_group), device=str(device))

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from wam.model.attention import Kind, Layout, attend, visible
-from wam.model.blocks import Blocks, attend_in_blocks, blocks_of
+from wam.model.blocks import Blocks, attend_in_blocks, blocks_in, blocks_of
 from wam.model.codec import ActionDecoder, ActionEncoder, StateEncoder, video_sinusoid
 from wam.model.config import TransformerConfig
 from wam.model.kv_cache import KVCache
@@ -256,6 +256,10 @@ class Transformer(nn.Module):
             return Geometry(rotation, blocks_of(layout.groups, c.memory, c.autoregressive))
         keys = layout if cache is None else cache.layout_with(layout)
         mask = visible(layout, keys, c.memory, autoregressive=c.autoregressive, state_reads=state_reads)
+        if cache is not None and layout.groups and len(keys) >= LONG:
+            own = tuple(group.tokens for group in layout.groups)
+            blocks = blocks_in(mask, own, (*cache.groups, *own)) if cache.full else None
+            return Geometry(rotation, mask[:, None] if blocks is None else blocks)
         return Geometry(rotation, mask[:, None])
 
     def forward(
