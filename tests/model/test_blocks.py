@@ -7,14 +7,13 @@ from dataclasses import replace
 import pytest
 import torch
 from tests.models import TINY, tiny_model, tiny_windows, with_changes
+from torch import Tensor
 
 from wam.flow.sampler import Sampler
 from wam.model.attention import attend, visible
 from wam.model.blocks import Blocks, attend_in_blocks, blocks_in, blocks_of
-from wam.model.kv_cache import KVCache
 from wam.model.passes import window_layout
 from wam.model.transformer import Pass, Velocity
-from wam.world_action_model import VelocityOf
 
 CASES = [(1, None, True), (3, None, True), (4, 1, True), (5, 2, True), (3, None, False)]
 
@@ -74,29 +73,30 @@ def test_a_mask_is_cut_where_all_rows_agree() -> None:
     assert blocks_in(torch.zeros_like(mask), tokens, tokens) is None
 
 
-@pytest.mark.parametrize("rows", [1, 2])
-def test_acting_over_a_long_full_memory(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Chunk after chunk, in blocks as soon as the memory is full, and the numbers of a mask throughout."""
-    answers, cut = [], []
+def acted(long: int, rows: int, monkeypatch: pytest.MonkeyPatch) -> tuple[list[Tensor], list[bool]]:
+    """The actions of six chunks, and whether each was denoised in blocks."""
+    monkeypatch.setattr("wam.model.transformer.LONG", long)
     windows, text = tiny_windows(batch=rows, chunks=6)
-    for long in (10**9, 1):
-        monkeypatch.setattr("wam.model.transformer.LONG", long)
-        model = tiny_model().eval()
-        cache, context, found = model.new_cache(batch=rows), model.context(text), []
-        for number in range(6):
-            seen = windows.anchor if number == 0 else windows.video[:, :, number - 1 : number]
-            model.remember(cache, context, seen, number - 1)
-            noise = model.noise(torch.Generator().manual_seed(number), batch=rows)
-            velocity = model.velocity(cache, context)
+    model = tiny_model().eval()
+    cache, context = model.new_cache(batch=rows), model.context(text)
+    actions, cut = [], []
 
-            def ask(
-                step: int, inputs: Pass, velocity: VelocityOf = velocity, cache: KVCache = cache, long: int = long
-            ) -> Velocity:
-                if long == 1:
-                    cut.append(isinstance(model.transformer.geometry(inputs.layout, cache).mask, Blocks))
-                return velocity(step, inputs)
+    def ask(step: int, inputs: Pass) -> Velocity:
+        cut.append(isinstance(model.transformer.geometry(inputs.layout, cache).mask, Blocks))
+        return model.velocity(cache, context)(step, inputs)
 
-            found.append(model.denoise(ask, noise, windows.state[:, number], number, Sampler(steps=1)).action)
-        answers.append(torch.stack(found))
-    torch.testing.assert_close(*answers, atol=1e-5, rtol=1e-4)
-    assert cut == [False, False, True, True, True, True]
+    for number in range(6):
+        seen = windows.anchor if number == 0 else windows.video[:, :, number - 1 : number]
+        model.remember(cache, context, seen, number - 1)
+        noise = model.noise(torch.Generator().manual_seed(number), batch=rows)
+        actions.append(model.denoise(ask, noise, windows.state[:, number], number, Sampler(steps=1)).action)
+    return actions, cut
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+def test_acting_over_a_long_memory(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the memory fills and while it slides: the numbers of a mask."""
+    (masked, none), (blocked, all_of_them) = (acted(long, rows, monkeypatch) for long in (10**9, 1))
+    assert not any(none) and all(all_of_them)
+    for chunk, (one, other) in enumerate(zip(masked, blocked, strict=True)):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4, msg=f"chunk {chunk}")

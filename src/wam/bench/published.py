@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -64,7 +64,7 @@ class Timed:
 
 def setting_of(name: str, device: str, grid: tuple[int, int] = DROID_GRID) -> Setting:
     """Of a preset, in bf16. Raises ValueError naming the presets there are."""
-    return Setting(preset(name).transformer, grid, device=device)
+    return Setting(replace(preset(name).transformer, memory=Setting.chunks - 1), grid, device=device)
 
 
 def random_network(setting: Setting) -> Transformer:
@@ -83,9 +83,9 @@ def measure(
     rounds: int,
     on_round: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Timed]:
-    """Rungs of the same weights in turns, after one chunk each that compiles and does not count."""
+    """Rungs of the same weights in turns, after two chunks each that compile and do not count."""
     net, prompts, episode = random_network(setting), [setting.prompted(), setting.prompted()], Episode.of(setting)
-    total, done, found = len(rungs) * (rounds + 1), 0, []
+    total, done, found = len(rungs) * (rounds + 2), 0, []
     for weights in dict.fromkeys(rung.weights for rung in rungs):
         group = [rung for rung in rungs if rung.weights == weights]
         rows = [Timed(rung.name) for rung in group]
@@ -96,10 +96,10 @@ def measure(
         except (ValueError, ImportError, RuntimeError) as error:
             found += [Timed(row.name, failure=str(error).splitlines()[0]) for row in rows]
             continue
-        for turn in range(rounds + 1):
+        for turn in range(rounds + 2):
             for row, chunk in zip(rows, chunks, strict=True):
                 seconds = timed(chunk, setting.device)
-                if turn:
+                if turn > 1:
                     row.seconds.append(seconds)
                 done += 1
                 on_round(done, total)

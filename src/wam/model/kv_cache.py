@@ -60,11 +60,6 @@ class KVCache:
         """Tokens of each place in front of the scratch: the anchor, then chunk by chunk."""
         return (self.frame_tokens, *[self.chunk_tokens] * self.memory)
 
-    @property
-    def full(self) -> bool:
-        """Whether every place holds something, in every row; asks the device."""
-        return not bool((self.chunk == EMPTY).any())
-
     def rows(self, which: slice) -> KVCache:
         """Some of the rows, in place: what is written there is written here."""
         seen = copy.copy(self)

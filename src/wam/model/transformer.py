@@ -258,7 +258,7 @@ class Transformer(nn.Module):
         mask = visible(layout, keys, c.memory, autoregressive=c.autoregressive, state_reads=state_reads)
         if cache is not None and layout.groups and len(keys) >= LONG:
             own = tuple(group.tokens for group in layout.groups)
-            blocks = blocks_in(mask, own, (*cache.groups, *own)) if cache.full else None
+            blocks = blocks_in(mask, own, (*cache.groups, *own))
             return Geometry(rotation, mask[:, None] if blocks is None else blocks)
         return Geometry(rotation, mask[:, None])
 
