@@ -11,7 +11,6 @@ from __future__ import annotations
 import socket
 from dataclasses import dataclass
 from importlib.util import find_spec
-from pathlib import Path
 
 import tyro
 from rich.console import Console
@@ -38,8 +37,8 @@ class Play:
     """The first scene: one of the 50 Meta-World tasks, or a sentence that asks for one."""
     seed: int = 1
     """Which unseen initial state (0 is the first of the test split)."""
-    steps: int = 1
-    """Denoising steps per chunk."""
+    steps: int = 4
+    """Denoising steps per chunk; fewer are faster, and blur the dream."""
     port: int = 8300
     """Port of the page; 0 for any that is free."""
     browser: bool = True
@@ -57,7 +56,7 @@ def main(config: Play) -> None:
     # Remembering in a pass of its own costs a little time, and shows how much of it remembering takes.
     policy = load_policy(config.checkpoint, steps=config.steps, decode_video=True, joint_pass=False)
     with console.status("warming up"):
-        warm_up(policy.engine)  # the first call loads the text encoder
+        warm_up(policy.engine)
     stage = Stage(MetaWorldSource(embodiment=policy.embodiment), policy.embodiment, SPLITS["test"].seed)
     player = Player(policy, stage)
     player.choose(task.name, config.seed, None if config.task in TASKS else config.task)

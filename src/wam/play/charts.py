@@ -37,6 +37,7 @@ def actions(names: Sequence[str], shown: Snapshot | None = None) -> dict[str, An
     values = np.concatenate([sent, chunk])
     first, end, now = start - len(sent), start + len(chunk), 0 if shown is None else shown.step
     largest = max(1.0, math.ceil(2 * float(np.abs(values).max(initial=0))) / 2)
+    held = np.concatenate([values, values[-1:]])  # the last action lasts one step too
     series: list[dict[str, Any]] = [
         {
             "name": name.replace("_", " "),
@@ -44,7 +45,7 @@ def actions(names: Sequence[str], shown: Snapshot | None = None) -> dict[str, An
             "step": "end",
             "symbol": "none",
             "lineStyle": {"width": 2},
-            "data": [[first + row, round(float(value), 4)] for row, value in enumerate([*values[:, dim], *values[-1:, dim]])],
+            "data": [[first + row, round(float(value), 4)] for row, value in enumerate(held[:, dim])],
         }
         for dim, name in enumerate(names)
     ]
@@ -63,7 +64,7 @@ def actions(names: Sequence[str], shown: Snapshot | None = None) -> dict[str, An
         }
     low = max(0, end - PAST - max(8, len(chunk)))
     x = _axis(type="value", min=low, max=max(end, low + PAST + 8), minInterval=8, splitLine={"show": False})
-    y = _axis(type="value", min=-largest, max=largest, splitNumber=4)
+    y = _axis(type="value", min=-largest, max=largest, interval=largest / 2)
     return {**_FRAME, "color": list(SERIES), "xAxis": x, "yAxis": y, "series": series}
 
 
@@ -72,7 +73,7 @@ def latency(calls: Sequence[Mapping[str, float]] = ()) -> dict[str, Any]:
     columns = [*calls, *[{}] * (SHOWN_CHUNKS - len(calls))]
     series = [
         {
-            "name": "sentence" if stage == "prompt" else stage,
+            "name": stage,
             "type": "bar",
             "stack": "call",
             "barCategoryGap": "25%",
@@ -83,12 +84,5 @@ def latency(calls: Sequence[Mapping[str, float]] = ()) -> dict[str, Any]:
     ]
     x = _axis(type="category", data=[""] * len(columns), axisTick={"show": False})
     y = _axis(type="value", splitNumber=4, axisLabel={**_TEXT, "formatter": "{value} ms"})
-    return {**_FRAME, "grid": {**_FRAME["grid"], "left": 52}, "xAxis": x, "yAxis": y, "series": series}
-
-
-def latency_words(calls: Sequence[Mapping[str, float]]) -> str:
-    """The last call in numbers."""
-    if not calls:
-        return ""
-    whole = 1000 * sum(calls[-1].values())
-    return f"last call {whole:.0f} ms: " + ", ".join(f"{stage} {1000 * s:.0f}" for stage, s in calls[-1].items() if s >= 5e-4)
+    grid = {"left": 52, "right": 14, "top": 12, "bottom": 8}
+    return {**_FRAME, "grid": grid, "legend": {"show": False}, "xAxis": x, "yAxis": y, "series": series}

@@ -18,7 +18,7 @@ from wam.play import charts
 from wam.play.episode import Snapshot
 from wam.play.pictures import NOTHING, data_uri
 from wam.play.player import Player
-from wam.play.style import CSS
+from wam.play.style import CSS, STAGES
 from wam.robot.embodiment import Embodiment
 
 HOST = "127.0.0.1"
@@ -98,7 +98,7 @@ class Board:
     def _scene(self) -> None:
         with ui.element("div").classes("card"):
             _text("Scene", "label")
-            self.task = ui.select(dict(self.show.tasks), with_input=True, on_change=self._chosen).classes("full")
+            self.task = ui.select(dict(self.show.tasks), with_input=True, on_change=self._chosen).classes("full scene")
             self.task.props("dense options-dense")
             with ui.element("div").classes("row").style("margin-top: 10px"):
                 self.number = _text("", "soft number grow")
@@ -126,14 +126,14 @@ class Board:
             _text("Speed of the robot's clock", "soft").style("margin-top: 12px")
             speed = ui.toggle(SPEEDS, value=0.25, on_change=lambda event: self.player.set_speed(event.value))
             speed.props("spread unelevated dense no-caps toggle-color=primary").classes("full")
-            ui.switch(
-                "go on after success", on_change=lambda event: self.player.set_past_success(event.value)
-            ).style("margin-top: 6px")
+            ui.switch("go on after success", on_change=lambda event: self.player.set_past_success(event.value)).style(
+                "margin-top: 6px"
+            )
 
     def _headline(self) -> None:
         with ui.element("div").classes("row").style("gap: 12px"):
             self.headline = _text("", "sentence")
-            self.unread = _text("read at the next chunk", "chip wait")
+            self.unread = _text("read at the next chunk", "chip wait unread")
             self.success = _text("success", "chip good")
             self.phase = _text("", "chip")
             self.step = _text("", "chip number")
@@ -149,15 +149,14 @@ class Board:
             with ui.element("div"):
                 with ui.element("div").classes("caption"):
                     _text("Dreamed: this moment, as imagined before", "tag dream")
-                    self.quality = _text("", "soft number")
                 self.foreseen = _Picture("dream")
 
     def _chunk(self) -> None:
         seconds = self.show.embodiment.chunk_seconds
         with ui.element("div").classes("card"):
             with ui.element("div").classes("caption"):
-                self.count = _text("The next chunk", "label number")
-                _text(f"{1000 * seconds:.0f} ms of robot time", "soft")
+                self.count = _text("The first chunk", "label number strip-title")
+                self.quality = _text(f"a chunk is {1000 * seconds:.0f} ms of the robot's time", "soft number")
             with ui.element("div").classes("strip"):
                 _text("Dreamed", "tag dream")
                 self.dream = [_Picture("dream") for _ in range(self.frames)]
@@ -172,13 +171,15 @@ class Board:
             with ui.element("div").classes("card"):
                 with ui.element("div").classes("caption"):
                     _text("Actions", "label")
-                    _text("shaded: the chunk", "soft")
+                    _text("shaded: the chunk, over control steps", "soft")
                 self.actions = ui.echart(charts.actions(self.show.embodiment.action_names)).classes("plot")
             with ui.element("div").classes("card"):
                 with ui.element("div").classes("caption"):
                     _text("Time per stage", "label")
-                    self.latency_words = _text("", "soft number")
-                self.latency = ui.echart(charts.latency()).classes("plot")
+                    self.call = _text("", "soft number")
+                with ui.element("div").classes("stages number"):
+                    self.stages = {stage: _text(stage, "").style(f"--colour: {c}") for stage, c in STAGES.items()}
+                self.latency = ui.echart(charts.latency()).classes("plot low")
 
     # ---------------------------------------------------------------- drawing
 
@@ -198,7 +199,10 @@ class Board:
             _redraw(self.actions, charts.actions(self.show.embodiment.action_names, shown))
         if (shown.task, shown.chunk) != (before.task, before.chunk):
             _redraw(self.latency, charts.latency(shown.seconds))
-            self.latency_words.text = charts.latency_words(shown.seconds)
+            last = shown.seconds[-1] if shown.seconds else {}
+            self.call.text = f"last call: {1000 * sum(last.values()):.0f} ms, of which" if last else ""
+            for stage, label in self.stages.items():
+                label.text = f"{stage} {1000 * last[stage]:.1f}" if stage in last else stage
 
     def _draw_words(self, shown: Snapshot, before: Snapshot) -> None:
         if shown.task != before.task:
@@ -215,8 +219,11 @@ class Board:
         self.number.text = f"initial state {shown.number}"
         self.count.text = f"Chunk {shown.chunk}" if shown.chunk else "The first chunk"
         self.play.text = {"running": "Pause", "paused": "Go on", "over": "Once more"}.get(shown.phase, "Start")
-        good = shown.quality
-        self.quality.text = f"last chunk {good.dreamed:.1f} dB, still picture {good.frozen:.1f} dB" if good else ""
+        if (good := shown.quality) is not None and good is not before.quality:
+            self.quality.text = (
+                f"like the real frames to {good.dreamed:.1f} dB in the last whole chunk; "
+                f"a still picture to {good.frozen:.1f} dB"
+            )
 
     # ---------------------------------------------------------------- what people do
 

@@ -1,11 +1,10 @@
-"""What the page looks like: the colours of our reports, pictures with sharp pixels, one colour for real, one for dreamed.
-"""
+"""What the page looks like: calm, with sharp pixels, one colour for what is real, one for what is dreamed."""
 
 REAL, DREAM, SOFT, LINE, INK = "#2f7d6d", "#7a5bb5", "#6a6e76", "#e3e3e0", "#1d1f23"
 SERIES = ("#3b6fb6", "#d98324", "#2c8a5b", "#b8473d", "#7a5bb5", "#0f8fa8", "#a3722c", "#5f6b7a")
 STAGES = {
     "observe": "#b9c6d8",
-    "prompt": "#d98324",
+    "prompt": "#d98324",  # reading a new sentence
     "encode": "#7fa3cf",
     "remember": "#3b6fb6",
     "denoise": "#7a5bb5",
@@ -43,16 +42,21 @@ body {{ background: #f7f7f5; color: {INK}; font: 15px/1.5 ui-sans-serif, system-
 .shot.real {{ border: 3px solid var(--real); }}
 .shot.dream {{ border: 3px dashed var(--dream); background-clip: padding-box; }}
 .shot.empty {{ border-style: dotted; opacity: .35; }}
-.tag {{ font-weight: 640; white-space: nowrap; }} .tag.real {{ color: var(--real); }} .tag.dream {{ color: var(--dream); }}
+.tag {{ font-weight: 640; white-space: nowrap; }}
+.tag.real {{ color: var(--real); }} .tag.dream {{ color: var(--dream); }}
 .tag.real::before {{ content: ""; display: inline-block; width: 11px; height: 11px; border-radius: 3px;
   background: var(--real); margin-right: 7px; }}
-.tag.dream::before {{ content: ""; display: inline-block; width: 8px; height: 8px; border-radius: 3px;
-  border: 2px dashed var(--dream); margin-right: 7px; }}
+.tag.dream::before {{ content: ""; display: inline-block; width: 11px; height: 11px; border-radius: 3px;
+  border: 2px solid var(--dream); box-sizing: border-box; margin-right: 7px; }}
 .caption {{ display: flex; justify-content: space-between; align-items: baseline; gap: 12px; margin-bottom: 7px;
   white-space: nowrap; overflow: hidden; }}
-.plot {{ width: 100%; height: 178px; }}
+.plot {{ width: 100%; height: 190px; }} .plot.low {{ height: 168px; }}
 .q-btn {{ text-transform: none; border-radius: 9px; font-weight: 560; }}
 .q-field, .q-toggle {{ font-size: .95rem; }}
+.stages {{ display: flex; flex-wrap: wrap; gap: 0 12px; height: 22px; overflow: hidden; font-size: .8rem;
+  color: var(--soft); }}
+.stages > * {{ white-space: nowrap; }} .stages > *::before {{ content: ""; display: inline-block; width: 9px;
+  height: 9px; border-radius: 3px; margin-right: 5px; background: var(--colour); }}
 .full {{ width: 100%; }}
 .number {{ font-variant-numeric: tabular-nums; }}
 """

@@ -161,7 +161,7 @@ def asked_for(words: str) -> Task:
         return sum(math.log(len(known) / (counts[word] + 0.5)) for word in sentence)
 
     asked = _words(words)
-    shares = {name: 0.0 for name in TASKS}
+    shares = dict.fromkeys(TASKS, 0.0)
     for sentence, name in known:
         shares[name] = max(shares[name], weight(asked & sentence) / weight(asked | sentence))
     best = sorted(shares, key=lambda name: -shares[name])[:3]
