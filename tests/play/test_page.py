@@ -13,11 +13,14 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from tests.evaluate.test_rerun_log import read
 
 pytest.importorskip("nicegui", reason='needs pip install "wam[play]"')
 webdriver = pytest.importorskip("selenium.webdriver", reason='needs pip install "wam[browser]"')
@@ -29,10 +32,16 @@ SOURCE = Path(__file__).parents[2] / "src"
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Where a real `wam play` serves its page."""
-    errors = tmp_path_factory.mktemp("play") / "errors.txt"
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("play")
+
+
+@pytest.fixture(scope="module")
+def address(folder: Path) -> Iterator[str]:
+    """Where a real `wam play` serves its page, keeping recordings in `folder` if it can."""
+    errors = folder / "errors.txt"
     command = [sys.executable, "-m", "wam.cli.main", "play", "--port", "0", "--no-browser", "--task", "drawer-close"]
+    command += ["--rerun", str(folder / "episode.rrd")] if find_spec("rerun") else []
     # NiceGUI serves differently under pytest; this is the real thing.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
     with errors.open("w") as log:
@@ -161,6 +170,21 @@ def test_another_scene_is_opened_by_its_sentence(address: str, browser: Browser)
     until(lambda: browser.chunk() >= 1)
     browser.press("Next")
     until(lambda: "initial state 2" in browser.text(".side") and "ready" in browser.text(".stage"))
+
+
+def test_every_episode_became_a_recording(address: str, browser: Browser, folder: Path) -> None:
+    pytest.importorskip("rerun", reason='needs pip install "wam[viz]"')
+    browser.open(address)
+    browser.press("Reset")
+    until(lambda: "ready" in browser.text(".stage"))
+    before = set(folder.glob("*.rrd"))
+    browser.press("One chunk, then pause")
+    until(lambda: browser.chunk() == 1 and "paused" in browser.text(".stage"))
+    browser.press("Reset")
+    (new,) = until(lambda: set(folder.glob("*.rrd")) - before)
+    found = read(new)
+    assert {"/real/top", "/dream/side", "/state", "/chunk", "/success", "/latency/remember"} <= set(found)
+    assert [step for step, _ in found["/real/top"]] == [0, 2, 4, 6, 8]
 
 
 def test_no_other_name_leads_here(address: str) -> None:

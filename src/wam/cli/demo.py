@@ -21,9 +21,11 @@ from wam.engine.load import load_policy
 from wam.engine.warm_up import warm_up
 from wam.evaluate.provenance import Provenance
 from wam.evaluate.report import Report, write_report
+from wam.evaluate.rerun_log import recording_path, rerun_module, write_recording
 from wam.evaluate.rollout import EpisodeResult, rollout
 from wam.evaluate.sources import MetaWorldSource, Reworded
 from wam.evaluate.video import film_mp4
+from wam.robot.embodiment import Embodiment
 from wam.sim.tasks import SPLITS
 
 LEAD = (
@@ -52,6 +54,8 @@ class Demo:
     """Denoising steps per chunk."""
     compile: Literal["off", "blocks", "whole"] = "off"
     """Run the network through torch.compile, block by block or as a whole; the first chunks then take long."""
+    rerun: Path | None = None
+    """Also keep a recording for the Rerun viewer (pip install "wam[viz]"); of several tasks, with their names in it."""
     out: Path = Path("runs/demo")
     json: bool = False
     """Print one line of JSON at the end."""
@@ -59,6 +63,8 @@ class Demo:
 
 def main(config: Demo) -> None:
     """Run the episodes, write the page and the films, say where they are."""
+    if config.rerun is not None:
+        rerun_module()  # before any work: is it there?
     console = Console(stderr=True)
     policy = load_policy(config.checkpoint, steps=config.steps, decode_video=True, compile=config.compile)
     if config.compile != "off":
@@ -78,6 +84,7 @@ def main(config: Demo) -> None:
             env.close()
             progress.advance(bar)
     films = [_write_film(episode, config.out, policy.embodiment.control_hz) for episode in episodes]
+    recordings = _write_recordings(episodes, config.rerun, policy.embodiment)
     facts = {"checkpoint": config.checkpoint, "denoising steps per chunk": str(config.steps)}
     report = Report(
         "A robot that dreams and acts", Provenance.here(), LEAD, episodes, facts=facts, embodiment=policy.embodiment
@@ -90,8 +97,10 @@ def main(config: Demo) -> None:
         )
     console.print(f"report: {page.resolve()}")
     console.print(f"films:  {', '.join(str(film) for film in films)}")
+    if recordings:
+        console.print(f"recordings: {', '.join(str(recording) for recording in recordings)}")
     if config.json:
-        print(json.dumps(_result(episodes, page, films)))
+        print(json.dumps(_result(episodes, page, films, recordings)))
 
 
 def _write_film(episode: EpisodeResult, out: Path, control_hz: float) -> Path:
@@ -101,10 +110,18 @@ def _write_film(episode: EpisodeResult, out: Path, control_hz: float) -> Path:
     return path
 
 
-def _result(episodes: list[EpisodeResult], page: Path, films: list[Path]) -> dict[str, object]:
+def _write_recordings(episodes: list[EpisodeResult], target: Path | None, robot: Embodiment) -> list[Path]:
+    if target is None:
+        return []
+    paths = [recording_path(target, episode, len(episodes)) for episode in episodes]
+    return [write_recording(episode, robot, path) for episode, path in zip(episodes, paths, strict=True)]
+
+
+def _result(episodes: list[EpisodeResult], page: Path, films: list[Path], recordings: list[Path]) -> dict[str, object]:
     return {
         "report": str(page),
         "films": [str(film) for film in films],
+        "recordings": [str(recording) for recording in recordings],
         "episodes": [
             {
                 "task": episode.task,

@@ -59,6 +59,7 @@ class EpisodeResult:
     dreams: uint8 (F, H, W, 3), what the policy had imagined frame i to be (dreams[0] is the real first frame), or None.
     states: float32 (F, S), the robot's state at each frame, or None when not recorded.
     plans: of every call all actions that it answered, float32 (N, A); stages: and its seconds per stage.
+    solved_at: the step after which the task was solved, or None.
     clock: how the robot's clock was kept (the counts of `wam.realtime.Report`); empty when the world waited.
     """
 
@@ -77,6 +78,7 @@ class EpisodeResult:
     states: npt.NDArray[np.float32] | None = None
     plans: tuple[npt.NDArray[np.float32], ...] = ()
     stages: tuple[Mapping[str, float], ...] = ()
+    solved_at: int | None = None
     clock: Mapping[str, int] = field(default_factory=dict)
 
     @property
@@ -164,6 +166,7 @@ class RunningEpisode:
     past_success: bool = False
     steps: int = 0
     success: bool = False
+    solved_at: int | None = None
     instruction: str = ""
     actions: list[npt.NDArray[np.float32]] = field(default_factory=list)
     chunk_starts: list[int] = field(default_factory=list)
@@ -216,6 +219,8 @@ class RunningEpisode:
         with self._clock("simulate"):
             self.success = bool(self.env.step(action))
         self.steps += 1
+        if self.success and self.solved_at is None:
+            self.solved_at = self.steps
         self.actions.append(np.asarray(action, dtype=np.float32))
         wanted = wanted and not self.over
         filmed = self.record and (self.over or self.steps % self.embodiment.video_stride == 0)
@@ -244,6 +249,7 @@ class RunningEpisode:
             states=np.stack(self.states) if self.record else None,
             plans=tuple(self.plans),
             stages=tuple(self.stages),
+            solved_at=self.solved_at,
             clock=clock or {},
         )
 

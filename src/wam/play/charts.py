@@ -30,7 +30,8 @@ def _axis(**options: Any) -> dict[str, Any]:
 
 def actions(names: Sequence[str], shown: Snapshot | None = None) -> dict[str, Any]:
     """Every dimension of the actions in robot units: what was sent, and the rest of the chunk."""
-    start, sent, chunk = 0, np.zeros((0, len(names))), np.zeros((0, len(names)))
+    start = 0
+    sent = chunk = np.zeros((0, len(names)), dtype=np.float32)
     if shown is not None and shown.actions is not None and shown.sent is not None:
         chunk, start = shown.actions, shown.step - shown.done
         sent = shown.sent[: len(shown.sent) - shown.done][-PAST:]

@@ -202,7 +202,7 @@ class Board:
             last = shown.seconds[-1] if shown.seconds else {}
             self.call.text = f"last call: {1000 * sum(last.values()):.0f} ms, of which" if last else ""
             for stage, label in self.stages.items():
-                label.text = f"{stage} {1000 * last[stage]:.1f}" if stage in last else stage
+                label.text = f"{stage} {1000 * last[stage]:.0f}" if stage in last else stage
 
     def _draw_words(self, shown: Snapshot, before: Snapshot) -> None:
         if shown.task != before.task:

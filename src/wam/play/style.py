@@ -53,7 +53,7 @@ body {{ background: #f7f7f5; color: {INK}; font: 15px/1.5 ui-sans-serif, system-
 .plot {{ width: 100%; height: 190px; }} .plot.low {{ height: 168px; }}
 .q-btn {{ text-transform: none; border-radius: 9px; font-weight: 560; }}
 .q-field, .q-toggle {{ font-size: .95rem; }}
-.stages {{ display: flex; flex-wrap: wrap; gap: 0 12px; height: 22px; overflow: hidden; font-size: .8rem;
+.stages {{ display: flex; flex-wrap: wrap; gap: 0 10px; font-size: .74rem;
   color: var(--soft); }}
 .stages > * {{ white-space: nowrap; }} .stages > *::before {{ content: ""; display: inline-block; width: 9px;
   height: 9px; border-radius: 3px; margin-right: 5px; background: var(--colour); }}
