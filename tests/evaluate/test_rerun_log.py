@@ -68,7 +68,8 @@ def test_what_happened_is_read_back(rerun: Any, tmp_path: Path) -> None:
     assert [step for step, _ in found["/chunk"]] == list(result.chunk_starts)
     assert [(step, values["text"]) for step, values in found["/sentence"]] == [(0, ["Go."]), (8, ["Stop."])]
     steps, solved = scalars(found["/success"])
-    assert result.success and (steps, solved.ravel().tolist()) == ([0, result.steps], [0.0, 1.0])
+    assert result.success and steps == list(result.frame_steps) and result.solved_at == result.steps
+    assert solved.ravel().tolist() == [0.0] * (len(steps) - 1) + [1.0]
     assert "solved after" in found["/episode"][0][1]["text"][0]
 
 

@@ -3,6 +3,8 @@
 Example:
     wam demo
     wam demo --tasks window-open --sentence "slide the window open" --seed 7
+    wam demo --task "slide the window open"
+    wam demo --tour mt50
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import tyro
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from wam.cli.demo_tour import Tour
 from wam.data.files import write_atomic
 from wam.engine.load import load_policy
 from wam.engine.warm_up import warm_up
@@ -23,10 +26,10 @@ from wam.evaluate.provenance import Provenance
 from wam.evaluate.report import Report, write_report
 from wam.evaluate.rerun_log import recording_path, rerun_module, write_recording
 from wam.evaluate.rollout import EpisodeResult, rollout
-from wam.evaluate.sources import MetaWorldSource, Reworded
+from wam.evaluate.sources import MetaWorldSource, Reworded, trained_tasks
 from wam.evaluate.video import film_mp4
 from wam.robot.embodiment import Embodiment
-from wam.sim.tasks import SPLITS
+from wam.sim.tasks import SPLITS, asked_for
 
 LEAD = (
     "One network imagines the next moments of video and chooses the actions in them, together. It sees two small "
@@ -46,6 +49,11 @@ class Demo:
     """A shipped name or a folder written by `wam train`."""
     tasks: tuple[str, ...] = ("drawer-open", "push", "pick-place")
     """Meta-World tasks to show, one episode each."""
+    task: str | None = None
+    """Instead of tasks, one of the 50, or a sentence that asks for one."""
+    tour: tuple[str, ...] | None = None
+    """Instead of a page, one episode each of many tasks or groups (mt10, mt50, easy, ...) as a wall of small films in
+    OUT/tour.mp4; without names, of what the model has learned."""
     sentence: str | None = None
     """What to ask for; each task's own sentence when left out."""
     seed: int = 1
@@ -60,12 +68,23 @@ class Demo:
     json: bool = False
     """Print one line of JSON at the end."""
 
+    def asked(self) -> tuple[tuple[str, ...], str | None]:
+        """(tasks, the sentence to ask for or None for their own). Raises ValueError for what nobody knows."""
+        if self.task is None:
+            return self.tasks, self.sentence
+        name = asked_for(self.task).name
+        return (name,), self.sentence or (None if self.task == name else self.task)
+
 
 def main(config: Demo) -> None:
     """Run the episodes, write the page and the films, say where they are."""
     if config.rerun is not None:
         rerun_module()  # before any work: is it there?
     console = Console(stderr=True)
+    if config.tour is not None:
+        Tour(config.checkpoint, config.tour, config.seed, config.steps, config.out).film(console, config.json)
+        return
+    tasks, sentence = config.asked()
     policy = load_policy(config.checkpoint, steps=config.steps, decode_video=True, compile=config.compile)
     if config.compile != "off":
         with console.status("compiling"):
@@ -74,11 +93,11 @@ def main(config: Demo) -> None:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     episodes: list[EpisodeResult] = []
     with Progress(*columns, console=console) as progress:
-        bar = progress.add_task("acting", total=len(config.tasks))
-        for task in config.tasks:
+        bar = progress.add_task("acting", total=len(tasks))
+        for task in tasks:
             progress.update(bar, description=task)
             plain = source(task)
-            env = plain if config.sentence is None else Reworded(plain, config.sentence)
+            env = plain if sentence is None else Reworded(plain, sentence)
             seed = SPLITS["test"].seed(config.seed)
             episodes.append(rollout(env, policy, seed, record=True, embodiment=policy.embodiment))
             env.close()
@@ -90,7 +109,10 @@ def main(config: Demo) -> None:
         "A robot that dreams and acts", Provenance.here(), LEAD, episodes, facts=facts, embodiment=policy.embodiment
     )
     page = write_report(report, config.out / "report.html")
+    learned = trained_tasks(config.checkpoint)
     for episode in episodes:
+        if learned is not None and episode.task not in learned:
+            console.print(f"{episode.task}: {config.checkpoint} has not learned this task; it saw {', '.join(learned)}")
         outcome = "success" if episode.success else "no success"
         console.print(
             f"{episode.task}: {outcome} after {episode.steps} steps, {episode.chunks_per_second:.1f} chunks per second"

@@ -44,7 +44,7 @@ class Play:
     steps: int = 4
     """Denoising steps per chunk; fewer are faster, and blur the dream."""
     rerun: Path | None = None
-    """Keep a recording of every episode for the Rerun viewer (pip install "wam[viz]"): FILE, then FILE-2, FILE-3, ..."""
+    """Keep recordings of all episodes for the Rerun viewer (pip install "wam[viz]"): FILE, then FILE-2, FILE-3, ..."""
     port: int = 8300
     """Port of the page; 0 for any that is free."""
     browser: bool = True

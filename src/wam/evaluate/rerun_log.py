@@ -130,28 +130,22 @@ class _Log:
                 self.recording.log(f"latency/{stage}", self.rerun.Scalars([1000 * seconds]))
 
     def _outcome(self) -> None:
-        changes = {0: 0.0, self.episode.steps: float(self.episode.success)}
-        if self.episode.solved_at is not None:
-            changes[self.episode.solved_at] = 1.0
-        for step, solved in changes.items():
+        solved_at = self.episode.solved_at
+        for step in self.episode.frame_steps:
             self._at(step)
-            self.recording.log("success", self.rerun.Scalars([solved]))
+            self.recording.log("success", self.rerun.Scalars([float(solved_at is not None and step >= solved_at)]))
 
 
 def _blueprint(rerun: Any, robot: Embodiment) -> Any:
-    """How the viewer lays a recording out: real above dreamed, numbers below."""
+    """How the viewer lays a recording out: real beside dreamed, numbers below."""
     views = rerun.blueprint
-    cameras = [
-        views.Horizontal(
-            *[views.Spatial2DView(origin=f"{kind}/{name}", name=f"{kind}: {name}") for name in robot.cameras]
-        )
-        for kind in ("real", "dream")
-    ]
+    names = [(kind, camera) for kind in ("real", "dream") for camera in robot.cameras]
+    cameras = [views.Spatial2DView(origin=f"{kind}/{camera}", name=f"{kind}: {camera}") for kind, camera in names]
     numbers = [views.TimeSeriesView(origin=name, name=name) for name in ("state", "action", "latency", "success")]
     words = [
         views.TextDocumentView(origin="episode", name="episode"),
         views.TextLogView(origin="sentence", name="sentence"),
         views.TensorView(origin="chunk", name="chunk"),
     ]
-    rows = (*cameras, views.Horizontal(*numbers), views.Horizontal(*words))
-    return views.Blueprint(views.Vertical(*rows, row_shares=[3, 3, 2, 2]), collapse_panels=True)
+    rows = [views.Horizontal(*row) for row in (cameras, numbers, words)]
+    return views.Blueprint(views.Vertical(*rows, row_shares=[4, 4, 2]), collapse_panels=True)
