@@ -23,8 +23,14 @@ def test_a_task_or_a_sentence_names_the_scene() -> None:
 
 
 def test_a_tour_goes_through_what_the_model_has_learned(tmp_path: Path) -> None:
-    assert Tour("nano-metaworld", (), 1, 1, tmp_path).tasks() == MT10
-    assert len(Tour("nano-metaworld", ("mt50",), 1, 1, tmp_path).tasks()) == 50
+    assert Tour("nano-metaworld", (), 1, {}, tmp_path).tasks() == MT10
+    assert len(Tour("nano-metaworld", ("mt50",), 1, {}, tmp_path).tasks()) == 50
+
+
+def test_a_tour_keeps_its_own_words() -> None:
+    assert Demo(steps=4).tour_of(("easy",)).options == {"steps": 4, "compile": "off"}
+    with pytest.raises(ValueError, match="leave --task and --sentence out"):
+        Demo(sentence="Open it.").tour_of(())
 
 
 @pytest.mark.slow

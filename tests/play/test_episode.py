@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from tests.evaluate.point_robot import POINT, SIZE, PointEnv, PointPolicy
+from wam.engine import load_policy
 from wam.engine.policy import ActionChunk
 from wam.evaluate.rollout import RunningEpisode, rollout
+from wam.evaluate.sources import MetaWorldSource
 from wam.play.episode import Snapshot, SteeredEpisode
 from wam.robot.observation import Observation
 
@@ -58,6 +60,26 @@ def test_another_sentence_is_heard_at_the_next_chunk() -> None:
     assert episode.said == [(0, own), (16, "Go home.")]
     assert episode.show(Snapshot()).read
     assert policy.looks == [1, 4, 4]
+
+
+@pytest.mark.slow
+def test_a_real_model_acts_otherwise_under_another_sentence() -> None:
+    policy = load_policy("nano-metaworld", decode_video=True, joint_pass=False)
+    env = MetaWorldSource(embodiment=policy.embodiment)("drawer-open")
+    taken = []
+    for other in (None, "Close the drawer."):
+        episode = SteeredEpisode.begin(RunningEpisode(env, 500, True, policy.embodiment), policy, 2_000_001, None)
+        for step in range(24):
+            if step == 12 and other is not None:
+                episode.sentence = other
+            episode.advance()
+        taken.append(episode.result().actions)
+        assert {"observe", "encode", "remember", "denoise", "act"} <= set(episode.show(Snapshot()).seconds[-1])
+    env.close()
+    plain, interrupted = taken
+    assert np.array_equal(plain[:16], interrupted[:16])  # the chunk that was under way
+    difference = np.abs(plain[16:] - interrupted[16:]).mean(axis=0)
+    assert difference.max() > 0.1, difference
 
 
 def test_a_snapshot_shows_the_dream_beside_what_happened_so_far() -> None:

@@ -132,6 +132,32 @@ def test_the_clock_is_kept() -> None:
         studio.player.set_speed(0)
 
 
+def test_nobody_waits_for_a_slow_model() -> None:
+    began, release = threading.Event(), threading.Event()
+
+    class Slow(PointPolicy):
+        def act(self, observations):
+            began.set()
+            assert release.wait(10)
+            return super().act(observations)
+
+    player = Player(Slow(), Stage(PointEnv, POINT), speed=FAST)
+    player.choose("far")
+    player.start()
+    assert began.wait(10)  # the model thinks, and goes on thinking until it is released
+    start = time.monotonic()
+    player.say("Go home.")
+    player.pause()
+    assert player.snapshot().phase == "running"
+    assert time.monotonic() - start < 1
+    release.set()
+    end = time.monotonic() + 10
+    while (shown := player.snapshot()).phase != "paused":
+        assert time.monotonic() < end
+    assert shown.sentence == "Go home." and shown.step == 1
+    player.close()
+
+
 def test_what_breaks_is_shown_and_another_scene_goes_on(studio: Studio, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.CRITICAL, logger="wam.play.player"):
         studio.player.choose("broken")

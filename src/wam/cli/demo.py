@@ -75,6 +75,13 @@ class Demo:
         name = asked_for(self.task).name
         return (name,), self.sentence or (None if self.task == name else self.task)
 
+    def tour_of(self, groups: tuple[str, ...]) -> Tour:
+        """Raises ValueError for options that a tour cannot keep."""
+        if self.task is not None or self.sentence is not None:
+            raise ValueError("--tour asks for every task in its own words; leave --task and --sentence out")
+        options = {"steps": self.steps, "compile": self.compile}
+        return Tour(self.checkpoint, groups, self.seed, options, self.out, self.rerun)
+
 
 def main(config: Demo) -> None:
     """Run the episodes, write the page and the films, say where they are."""
@@ -82,7 +89,7 @@ def main(config: Demo) -> None:
         rerun_module()  # before any work: is it there?
     console = Console(stderr=True)
     if config.tour is not None:
-        Tour(config.checkpoint, config.tour, config.seed, config.steps, config.out).film(console, config.json)
+        config.tour_of(config.tour).film(console, config.json)
         return
     tasks, sentence = config.asked()
     policy = load_policy(config.checkpoint, steps=config.steps, decode_video=True, compile=config.compile)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from wam.data.files import write_atomic
+from wam.evaluate.rerun_log import recording_path, write_recording
 from wam.evaluate.rollout import EpisodeResult
 from wam.evaluate.runner import Episode, Job, Setup
 from wam.evaluate.sources import MetaWorldSource, PolicySource, trained_tasks
@@ -27,13 +29,15 @@ class Tour:
     """One episode of every task, under the task's own sentence.
 
     groups: tasks or groups of Meta-World; what the model has learned when empty.  number: which unseen initial state.
+    options: of `wam.engine.load_policy`.  rerun: where recordings go, if they are wanted.
     """
 
     checkpoint: str
     groups: Sequence[str]
     number: int
-    steps: int
+    options: Mapping[str, Any]
     out: Path
+    rerun: Path | None = None
 
     def tasks(self) -> tuple[str, ...]:
         """Raises ValueError for an unknown task."""
@@ -41,7 +45,7 @@ class Tour:
 
     def run(self, console: Console) -> list[EpisodeResult]:
         """In the order of the tasks."""
-        policy = PolicySource("wam", Path(self.checkpoint), {"steps": self.steps})
+        policy = PolicySource("wam", Path(self.checkpoint), self.options)
         robot = policy.embodiment()
         setup = Setup(MetaWorldSource(embodiment=robot), policy, embodiment=robot)
         jobs = [Job(Episode(task, SPLITS["test"].seed(self.number)), record=True) for task in self.tasks()]
@@ -61,6 +65,9 @@ class Tour:
         robot = PolicySource("wam", Path(self.checkpoint)).embodiment()
         content, path = wall_mp4(episodes, robot.control_hz, unlearned), self.out / "tour.mp4"
         write_atomic(path, lambda temporary: temporary.write_bytes(content))
+        if self.rerun is not None:
+            for episode in episodes:
+                write_recording(episode, robot, recording_path(self.rerun, episode, len(episodes)))
         console.print(_table(episodes, unlearned))
         console.print(f"film: {path.resolve()}", soft_wrap=True)
         if as_json:

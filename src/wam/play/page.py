@@ -102,8 +102,8 @@ class Board:
             self.task.props("dense options-dense")
             with ui.element("div").classes("row").style("margin-top: 10px"):
                 self.number = _text("", "soft number grow")
-                _button("Previous", lambda: self._go(-1), "outline").mark("previous")
-                _button("Next", lambda: self._go(+1), "outline").mark("next")
+                _button("Previous", lambda: self._go(-1), "outline")
+                _button("Next", lambda: self._go(+1), "outline")
 
     def _sentence(self) -> None:
         with ui.element("div").classes("card"):
@@ -111,7 +111,7 @@ class Board:
             self.asked = ui.input(placeholder="say what to do", autocomplete=list(self.show.sentences)).classes("full")
             self.asked.props("dense clearable").on("keydown.enter", self._ask)
             with ui.element("div").classes("row").style("margin-top: 10px"):
-                _button("Ask", self._ask, "unelevated").classes("full").mark("ask")
+                _button("Ask", self._ask, "unelevated").classes("full")
             note = "While it runs, the model reads its memory again under the new sentence, at the next chunk."
             _text(note, "soft").style("margin-top: 8px; line-height: 1.35")
 
@@ -124,11 +124,12 @@ class Board:
             with ui.element("div").classes("row").style("margin-top: 8px"):
                 _button("One chunk, then pause", self.player.one_chunk, "outline").classes("full")
             _text("Speed of the robot's clock", "soft").style("margin-top: 12px")
-            speed = ui.toggle(SPEEDS, value=0.25, on_change=lambda event: self.player.set_speed(event.value))
-            speed.props("spread unelevated dense no-caps toggle-color=primary").classes("full")
-            ui.switch("go on after success", on_change=lambda event: self.player.set_past_success(event.value)).style(
-                "margin-top: 6px"
+            speed = ui.toggle(
+                SPEEDS, value=self.player.speed, on_change=lambda event: self.player.set_speed(event.value)
             )
+            speed.props("spread unelevated dense no-caps toggle-color=primary").classes("full")
+            after = ui.switch("go on after success", value=self.player.past_success).style("margin-top: 6px")
+            after.on_value_change(lambda event: self.player.set_past_success(event.value))
 
     def _headline(self) -> None:
         with ui.element("div").classes("row").style("gap: 12px"):

@@ -56,7 +56,7 @@ class Player:
         self._phase: Phase = "opening"
         self._number, self._error = 0, ""
         self._sentence: str | None = None
-        self._speed, self._past_success, self._one_chunk = speed, False, False
+        self.speed, self.past_success, self._one_chunk = speed, False, False
         self._due, self._open = 0.0, True
         self._thread = threading.Thread(target=self._live, name="player", daemon=True)
         self._thread.start()
@@ -134,7 +134,7 @@ class Player:
 
     def _advance(self) -> None:
         episode = self._playing
-        period = 1 / (self._stage.embodiment.control_hz * self._speed)
+        period = 1 / (self._stage.embodiment.control_hz * self.speed)
         self._due = max(self._due + period, time.monotonic())  # time that was lost is not caught up with
         episode.advance()
         if episode.over:
@@ -165,7 +165,7 @@ class Player:
 
     def _begin(self, env: Environment) -> None:
         stage = self._stage
-        running = RunningEpisode(env, stage.max_env_steps, True, stage.embodiment, past_success=self._past_success)
+        running = RunningEpisode(env, stage.max_env_steps, True, stage.embodiment, past_success=self.past_success)
         self._episode = SteeredEpisode.begin(running, self._policy, stage.seed_of(self._number), self._sentence)
         self._phase = "ready"
 
@@ -193,10 +193,10 @@ class Player:
             self._episode.sentence = sentence
 
     def _set_speed(self, speed: float) -> None:
-        self._speed, self._due = speed, time.monotonic()
+        self.speed, self._due = speed, time.monotonic()
 
     def _set_past_success(self, past_success: bool) -> None:
-        self._past_success = past_success
+        self.past_success = past_success
         if self._episode is not None and not self._episode.over:
             self._episode.running.past_success = past_success
 
