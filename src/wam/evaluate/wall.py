@@ -23,8 +23,8 @@ _SHAPE = 16 / 9
 def wall_mp4(episodes: Sequence[EpisodeResult], control_hz: float, unlearned: Collection[str] = ()) -> bytes:
     """All episodes side by side as mp4; a film that has ended shows its last frame and its outcome.
 
-    unlearned: tasks to be marked as not in the model's training. Raises ValueError for no episodes, or one that was not
-    recorded.
+    unlearned: tasks to be marked as "new", not in the model's training.
+    Raises ValueError for no episodes, or one that was not recorded.
     """
     if not episodes:
         raise ValueError("a wall needs at least one episode")
@@ -75,10 +75,13 @@ class _Tile:
         if episode.frames is None:
             raise ValueError(f"episode {episode.task!r} seed {episode.seed} has no frames; run it with record=True")
         height, width = (_SCALE * size for size in episode.frames.shape[1:3])
-        name = f"{episode.task} (not learned)" if unlearned else episode.task
-        colour, words = (_SOLVED, "solved") if episode.success else (_FAILED, "not solved")
+        colour, words = (_SOLVED, "solved") if episode.success else (_FAILED, "failed")
         size = (height + _BAR + 2 * _EDGE, width + 2 * _EDGE)
-        return cls(episode, _mount(size, name, "", _RUNNING), _mount(size, name, words, colour))
+        return cls(
+            episode,
+            _mount(size, episode.task, unlearned, "", _RUNNING),
+            _mount(size, episode.task, unlearned, words, colour),
+        )
 
     def at(self, step: int) -> Frames:
         steps, frames = self.episode.frame_steps, self.episode.frames
@@ -88,12 +91,13 @@ class _Tile:
         return tile
 
 
-def _mount(size: tuple[int, int], name: str, outcome: str, colour: tuple[int, int, int]) -> Frames:
+def _mount(size: tuple[int, int], name: str, unlearned: bool, outcome: str, colour: tuple[int, int, int]) -> Frames:
     """An edge in the colour of the outcome, and a line of text above where the pictures go."""
+    words, ink = (f"{name} (new)", _SOFT) if unlearned else (name, _INK)
     height, width = size
     picture = Image.new("RGB", (width, height), colour)
-    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(size=14)
+    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(size=13)
     draw.rectangle((_EDGE, _EDGE, width - _EDGE - 1, height - _EDGE - 1), fill=_PAPER)
-    draw.text((_EDGE + 5, _EDGE + 3), name, fill=_INK if "(" not in name else _SOFT, font=font)
+    draw.text((_EDGE + 5, _EDGE + 3), words, fill=ink, font=font)
     draw.text((width - _EDGE - 5 - draw.textlength(outcome, font=font), _EDGE + 3), outcome, fill=colour, font=font)
     return np.asarray(picture)
