@@ -93,9 +93,8 @@ def main(config: Demo) -> None:
         return
     tasks, sentence = config.asked()
     policy = load_policy(config.checkpoint, steps=config.steps, decode_video=True, compile=config.compile)
-    if config.compile != "off":
-        with console.status("compiling"):
-            warm_up(policy.engine)
+    with console.status("compiling" if config.compile != "off" else "warming up"):
+        warm_up(policy.engine)  # so that the first chunk takes no longer than the others
     source = MetaWorldSource(embodiment=policy.embodiment)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     episodes: list[EpisodeResult] = []
