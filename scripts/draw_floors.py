@@ -20,6 +20,7 @@ PURPOSE = {
     "bench": "planner, speed ladder, latency, training step",
     "serve": "one server for every client",
     "train": "the loop, stages, adapters, validation",
+    "play": "an episode that a person steers, on a local page",
     "evaluate": "rollouts, intervals, reports, imagined chunks, parity with the release",
     "realtime": "a robot's clock that never waits",
     "engine": "observe, encode, remember, denoise, act",

@@ -11,7 +11,7 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src"
 FLOORS = (  # top to bottom; a room here need not exist yet, but a room that exists must be here
     ("cli",),
-    ("bench", "serve", "train"),
+    ("bench", "serve", "train", "play"),
     ("evaluate",),
     ("realtime", "engine", "sim"),
     ("data", "checkpoints"),

@@ -51,3 +51,27 @@ def test_expand_replaces_groups_and_keeps_each_task_once() -> None:
 def test_unknown_task_is_answered_with_close_matches() -> None:
     with pytest.raises(ValueError, match=r"'draw-open'.*'drawer-open'"):
         tasks.task("draw-open")
+
+
+def test_every_sentence_asks_for_its_own_task() -> None:
+    wrong = {
+        sentence: tasks.asked_for(sentence).name
+        for name, sentences in SENTENCES.items()
+        for sentence in sentences
+        if tasks.asked_for(sentence.lower().rstrip(".")).name != name
+    }
+    assert wrong == {}
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [("drawer-open", "drawer-open"), ("open the drawer!", "drawer-open"), ("please close the window", "window-close")],
+)
+def test_what_people_type_finds_a_task(words: str, name: str) -> None:
+    assert tasks.asked_for(words).name == name
+
+
+@pytest.mark.parametrize("words", ["make me a coffee please", "drawer-opne", "", "go home"])
+def test_what_asks_for_no_task_is_an_error_that_names_the_closest(words: str) -> None:
+    with pytest.raises(ValueError, match="the closest are|did you mean|known tasks"):
+        tasks.asked_for(words)

@@ -24,6 +24,7 @@ from wam.data.files import write_atomic
 from wam.data.lerobot_reader import LeRobotDataset
 from wam.data.schema import BOOKKEEPING
 from wam.evaluate.page import page
+from wam.evaluate.rerun_log import rerun_module
 from wam.robot.embodiment import Embodiment, load_embodiment
 
 MOST_FRAMES = 1000
@@ -54,7 +55,7 @@ def main(config: Show) -> None:
     """Write the page, and the recording if asked for."""
     console = Console(stderr=True)
     if config.rerun is not None:
-        _rerun()  # before any work: is it there?
+        rerun_module()  # before any work: is it there?
     robot = load_embodiment(config.embodiment) if config.embodiment is not None else None
     dataset = LeRobotDataset(config.path, revision=config.revision, check=False)
     if not 0 <= config.episode < dataset.num_episodes:
@@ -119,20 +120,9 @@ def _plots(column: str, names: tuple[str, ...], values: np.ndarray, fps: float) 
 # -- Rerun -------------------------------------------------------------------------------------------------------------
 
 
-def _rerun() -> Any:
-    """The module. Raises ImportError saying how to install it."""
-    try:
-        import rerun
-    except ImportError as error:
-        raise ImportError(
-            '--rerun needs the package rerun-sdk, which is not installed: pip install "wam[viz]"'
-        ) from error
-    return rerun
-
-
 def write_recording(dataset: LeRobotDataset, number: int, target: Path) -> None:
     """All cameras, columns and the instruction of an episode, by row and by time, as an .rrd file (atomic)."""
-    rerun = _rerun()
+    rerun = rerun_module()
     episode, fps = dataset.episode(number), dataset.meta.fps
     recording = rerun.RecordingStream(f"{dataset.root.resolve().name} episode {number}")
 

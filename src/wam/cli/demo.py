@@ -3,6 +3,8 @@
 Example:
     wam demo
     wam demo --tasks window-open --sentence "slide the window open" --seed 7
+    wam demo --task "slide the window open"
+    wam demo --tour mt50
 """
 
 from __future__ import annotations
@@ -16,15 +18,18 @@ import tyro
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from wam.cli.demo_tour import Tour
 from wam.data.files import write_atomic
 from wam.engine.load import load_policy
 from wam.engine.warm_up import warm_up
 from wam.evaluate.provenance import Provenance
 from wam.evaluate.report import Report, write_report
+from wam.evaluate.rerun_log import recording_path, rerun_module, write_recording
 from wam.evaluate.rollout import EpisodeResult, rollout
-from wam.evaluate.sources import MetaWorldSource, Reworded
+from wam.evaluate.sources import MetaWorldSource, Reworded, trained_tasks
 from wam.evaluate.video import film_mp4
-from wam.sim.tasks import SPLITS
+from wam.robot.embodiment import Embodiment
+from wam.sim.tasks import SPLITS, asked_for
 
 LEAD = (
     "One network imagines the next moments of video and chooses the actions in them, together. It sees two small "
@@ -44,6 +49,11 @@ class Demo:
     """A shipped name or a folder written by `wam train`."""
     tasks: tuple[str, ...] = ("drawer-open", "push", "pick-place")
     """Meta-World tasks to show, one episode each."""
+    task: str | None = None
+    """Instead of tasks, one of the 50, or a sentence that asks for one."""
+    tour: tuple[str, ...] | None = None
+    """Instead of a page, one episode each of many tasks or groups (mt10, mt50, easy, ...) as a wall of small films in
+    OUT/tour.mp4; without names, of what the model has learned."""
     sentence: str | None = None
     """What to ask for; each task's own sentence when left out."""
     seed: int = 1
@@ -52,46 +62,73 @@ class Demo:
     """Denoising steps per chunk."""
     compile: Literal["off", "blocks", "whole"] = "off"
     """Run the network through torch.compile, block by block or as a whole; the first chunks then take long."""
+    rerun: Path | None = None
+    """Also keep a recording for the Rerun viewer (pip install "wam[viz]"); of several tasks, with their names in it."""
     out: Path = Path("runs/demo")
     json: bool = False
     """Print one line of JSON at the end."""
 
+    def asked(self) -> tuple[tuple[str, ...], str | None]:
+        """(tasks, the sentence to ask for or None for their own). Raises ValueError for what nobody knows."""
+        if self.task is None:
+            return self.tasks, self.sentence
+        name = asked_for(self.task).name
+        return (name,), self.sentence or (None if self.task == name else self.task)
+
+    def tour_of(self, groups: tuple[str, ...]) -> Tour:
+        """Raises ValueError for options that a tour cannot keep."""
+        if self.task is not None or self.sentence is not None:
+            raise ValueError("--tour asks for every task in its own words; leave --task and --sentence out")
+        options = {"steps": self.steps, "compile": self.compile}
+        return Tour(self.checkpoint, groups, self.seed, options, self.out, self.rerun)
+
 
 def main(config: Demo) -> None:
     """Run the episodes, write the page and the films, say where they are."""
+    if config.rerun is not None:
+        rerun_module()  # before any work: is it there?
     console = Console(stderr=True)
+    if config.tour is not None:
+        config.tour_of(config.tour).film(console, config.json)
+        return
+    tasks, sentence = config.asked()
     policy = load_policy(config.checkpoint, steps=config.steps, decode_video=True, compile=config.compile)
-    if config.compile != "off":
-        with console.status("compiling"):
-            warm_up(policy.engine)
+    with console.status("compiling" if config.compile != "off" else "warming up"):
+        warm_up(policy.engine)  # so that the first chunk takes no longer than the others
     source = MetaWorldSource(embodiment=policy.embodiment)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     episodes: list[EpisodeResult] = []
     with Progress(*columns, console=console) as progress:
-        bar = progress.add_task("acting", total=len(config.tasks))
-        for task in config.tasks:
+        bar = progress.add_task("acting", total=len(tasks))
+        for task in tasks:
             progress.update(bar, description=task)
             plain = source(task)
-            env = plain if config.sentence is None else Reworded(plain, config.sentence)
+            env = plain if sentence is None else Reworded(plain, sentence)
             seed = SPLITS["test"].seed(config.seed)
             episodes.append(rollout(env, policy, seed, record=True, embodiment=policy.embodiment))
             env.close()
             progress.advance(bar)
     films = [_write_film(episode, config.out, policy.embodiment.control_hz) for episode in episodes]
+    recordings = _write_recordings(episodes, config.rerun, policy.embodiment)
     facts = {"checkpoint": config.checkpoint, "denoising steps per chunk": str(config.steps)}
     report = Report(
         "A robot that dreams and acts", Provenance.here(), LEAD, episodes, facts=facts, embodiment=policy.embodiment
     )
     page = write_report(report, config.out / "report.html")
+    learned = trained_tasks(config.checkpoint)
     for episode in episodes:
+        if learned is not None and episode.task not in learned:
+            console.print(f"{episode.task}: {config.checkpoint} has not learned this task; it saw {', '.join(learned)}")
         outcome = "success" if episode.success else "no success"
         console.print(
             f"{episode.task}: {outcome} after {episode.steps} steps, {episode.chunks_per_second:.1f} chunks per second"
         )
     console.print(f"report: {page.resolve()}")
     console.print(f"films:  {', '.join(str(film) for film in films)}")
+    if recordings:
+        console.print(f"recordings: {', '.join(str(recording) for recording in recordings)}")
     if config.json:
-        print(json.dumps(_result(episodes, page, films)))
+        print(json.dumps(_result(episodes, page, films, recordings)))
 
 
 def _write_film(episode: EpisodeResult, out: Path, control_hz: float) -> Path:
@@ -101,10 +138,18 @@ def _write_film(episode: EpisodeResult, out: Path, control_hz: float) -> Path:
     return path
 
 
-def _result(episodes: list[EpisodeResult], page: Path, films: list[Path]) -> dict[str, object]:
+def _write_recordings(episodes: list[EpisodeResult], target: Path | None, robot: Embodiment) -> list[Path]:
+    if target is None:
+        return []
+    paths = [recording_path(target, episode, len(episodes)) for episode in episodes]
+    return [write_recording(episode, robot, path) for episode, path in zip(episodes, paths, strict=True)]
+
+
+def _result(episodes: list[EpisodeResult], page: Path, films: list[Path], recordings: list[Path]) -> dict[str, object]:
     return {
         "report": str(page),
         "films": [str(film) for film in films],
+        "recordings": [str(recording) for recording in recordings],
         "episodes": [
             {
                 "task": episode.task,

@@ -25,6 +25,7 @@ from wam.engine.quantize import Weights
 from wam.evaluate.provenance import Provenance
 from wam.evaluate.realtime_rollout import RealTime
 from wam.evaluate.report import Report, write_report
+from wam.evaluate.rerun_log import rerun_module
 from wam.evaluate.results import EpisodeRecord
 from wam.evaluate.rollout import EpisodeResult, rollout
 from wam.evaluate.runner import Episode, Films, Setup, run_episodes
@@ -128,6 +129,9 @@ class Eval:
     """Keep films of so many failures of every task."""
     film_successes: int = 0
     """Keep films of so many successes of every task."""
+    rerun: Path | None = None
+    """Keep a recording of every episode that is run now, for the Rerun viewer (pip install "wam[viz]"); of several
+    episodes, task and seed go into the file's name. With --decode-video the dream is in it too."""
     label: str = ""
     """How tables call this policy; the name of the checkpoint when left out."""
     json: bool = False
@@ -184,6 +188,8 @@ def main(config: Eval) -> None:
     """Run what is missing, then summarise."""
     if config.episodes < 1:
         raise ValueError(f"--episodes is {config.episodes}; expected at least 1 per task")
+    if config.rerun is not None:
+        rerun_module()  # before any work: is it there?
     console = Console(stderr=True)
     embodiment = config.source().embodiment()
     described, episodes = config.describe(embodiment), config.plan()
@@ -225,7 +231,7 @@ def _run(
             config.out,
             described,
             workers=config.workers,
-            films=Films(config.film_failures, config.film_successes),
+            films=Films(config.film_failures, config.film_successes, config.rerun),
             on_episode=show,
         )
 

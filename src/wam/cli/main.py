@@ -19,6 +19,7 @@ class Verb(NamedTuple):
 
 VERBS = {
     "demo": Verb("Demo", "watch a shipped nano model act from a sentence, beside what it dreams"),
+    "play": Verb("Play", "a local page: choose a scene, say what to do, watch a model act and dream, interrupt it"),
     "collect": Verb("Collect", "record demonstrations of scripted experts as a LeRobot data set"),
     "data": Verb("Data", "check, measure, show and encode a data set"),
     "imagine": Verb("Imagine", "ask a model what will be seen, what it would do, or what was done"),

@@ -28,4 +28,4 @@ def warm_up(engine: Engine, sessions: int = 1, *, prefixes: bool = False) -> Non
 def _black(robot: Embodiment) -> Observation:
     picture = np.zeros((robot.view_height, robot.view_width, 3), np.uint8)
     state = np.zeros(robot.state_dim, np.float32)
-    return Observation(dict.fromkeys(robot.cameras, picture), state, "", 0.0)
+    return Observation(dict.fromkeys(robot.cameras, picture), state, "wait", 0.0)  # a sentence loads the text encoder

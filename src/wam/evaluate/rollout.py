@@ -57,6 +57,9 @@ class EpisodeResult:
     actions: float32 (steps, A), as sent; chunk_starts: the step at which each chunk began.
     frames: uint8 (F, H, W, 3), the real canvas, or None when not recorded; frame_steps: the step of each frame.
     dreams: uint8 (F, H, W, 3), what the policy had imagined frame i to be (dreams[0] is the real first frame), or None.
+    states: float32 (F, S), the robot's state at each frame, or None when not recorded.
+    plans: of every call all actions that it answered, float32 (N, A); stages: and its seconds per stage.
+    solved_at: the step after which the task was solved, or None.
     clock: how the robot's clock was kept (the counts of `wam.realtime.Report`); empty when the world waited.
     """
 
@@ -72,6 +75,10 @@ class EpisodeResult:
     frames: Frames | None = None
     frame_steps: tuple[int, ...] = ()
     dreams: Frames | None = None
+    states: npt.NDArray[np.float32] | None = None
+    plans: tuple[npt.NDArray[np.float32], ...] = ()
+    stages: tuple[Mapping[str, float], ...] = ()
+    solved_at: int | None = None
     clock: Mapping[str, int] = field(default_factory=dict)
 
     @property
@@ -147,14 +154,19 @@ def _execute(episode: RunningEpisode, policy: Policy, chunk: ActionChunk) -> lis
 
 @dataclass
 class RunningEpisode:
-    """A world being acted in, and everything that `EpisodeResult` reports, while it grows."""
+    """A world being acted in, and everything that `EpisodeResult` reports, while it grows.
+
+    past_success: go on when the task has been solved, until the steps are used up.
+    """
 
     env: Environment
     max_env_steps: int
     record: bool
     embodiment: Embodiment
+    past_success: bool = False
     steps: int = 0
     success: bool = False
+    solved_at: int | None = None
     instruction: str = ""
     actions: list[npt.NDArray[np.float32]] = field(default_factory=list)
     chunk_starts: list[int] = field(default_factory=list)
@@ -164,6 +176,8 @@ class RunningEpisode:
     frames: list[Frames] = field(default_factory=list)
     frame_steps: list[int] = field(default_factory=list)
     dreams: list[Frames | None] = field(default_factory=list)
+    states: list[npt.NDArray[np.float32]] = field(default_factory=list)
+    plans: list[npt.NDArray[np.float32]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if self.limit < 1:
@@ -178,7 +192,7 @@ class RunningEpisode:
 
     @property
     def over(self) -> bool:
-        return self.success or self.steps >= self.limit
+        return (self.success and not self.past_success) or self.steps >= self.limit
 
     def start(self, seed: int) -> Observation:
         first = self.env.reset(seed)
@@ -194,6 +208,7 @@ class RunningEpisode:
         self.act_seconds.append(time.perf_counter() - began)
         self.chunk_starts.append(self.steps)
         self.stages.append(chunk.seconds)
+        self.plans.append(chunk.actions)
         return chunk
 
     def step(self, action: npt.NDArray[np.float32], dream: Frames | None, wanted: bool) -> Observation | None:
@@ -204,6 +219,8 @@ class RunningEpisode:
         with self._clock("simulate"):
             self.success = bool(self.env.step(action))
         self.steps += 1
+        if self.success and self.solved_at is None:
+            self.solved_at = self.steps
         self.actions.append(np.asarray(action, dtype=np.float32))
         wanted = wanted and not self.over
         filmed = self.record and (self.over or self.steps % self.embodiment.video_stride == 0)
@@ -229,6 +246,10 @@ class RunningEpisode:
             frames=np.stack(self.frames) if self.record else None,
             frame_steps=tuple(self.frame_steps),
             dreams=self._dreamed(),
+            states=np.stack(self.states) if self.record else None,
+            plans=tuple(self.plans),
+            stages=tuple(self.stages),
+            solved_at=self.solved_at,
             clock=clock or {},
         )
 
@@ -245,6 +266,7 @@ class RunningEpisode:
         self.frames.append(compose(observation.images, self.embodiment))
         self.frame_steps.append(self.steps)
         self.dreams.append(dream)
+        self.states.append(np.array(observation.state, dtype=np.float32))
 
     def _dreamed(self) -> Frames | None:
         """Dreams beside the frames; the first frame is given, not imagined. A chunk without a dream stays black."""

@@ -14,6 +14,7 @@ from typing import Any
 
 from wam.data.files import write_atomic
 from wam.evaluate.provenance import commit
+from wam.evaluate.rerun_log import recording_path, write_recording
 from wam.evaluate.results import EpisodeRecord, ResultFolder
 from wam.evaluate.rollout import Environment, EpisodeResult, rollout
 from wam.evaluate.sources import PolicyFor
@@ -54,10 +55,15 @@ class Setup:
 
 @dataclass(frozen=True)
 class Films:
-    """How many failures and successes of every task to keep as mp4, in the order in which they end."""
+    """What is kept to look at.
+
+    failures, successes: how many of every task to keep as mp4, in the order in which they end.
+    rerun: a recording of every episode; see `wam.evaluate.rerun_log`.
+    """
 
     failures: int = 0
     successes: int = 0
+    rerun: Path | None = None
 
 
 def run_episodes(
@@ -82,7 +88,7 @@ def run_episodes(
     for record in done.values():
         if record.key in planned:
             on_episode(record)
-    cutter = _Cutter(folder, films, setup.embodiment, done.values())
+    cutter = _Cutter(folder, films, setup.embodiment, done.values(), len(episodes))
     version = commit()
     waiting = (episode for episode in episodes if (episode.task, episode.seed) not in done)
     for _, result in run_jobs(setup, cutter.jobs(waiting), workers):
@@ -139,25 +145,34 @@ class _Cutter:
     """Decides which episodes are filmed and writes the films into the result folder."""
 
     def __init__(
-        self, folder: ResultFolder, films: Films, embodiment: Embodiment, done: Iterable[EpisodeRecord]
+        self,
+        folder: ResultFolder,
+        films: Films,
+        embodiment: Embodiment,
+        done: Iterable[EpisodeRecord],
+        planned: int,
     ) -> None:
         self._root = folder.root
-        self._control_hz = embodiment.control_hz
+        self._embodiment = embodiment
+        self._rerun, self._planned = films.rerun, planned
         self._quota = {False: films.failures, True: films.successes}
         self._kept = Counter((record.task, record.success) for record in done if record.video)
 
     def jobs(self, episodes: Iterable[Episode]) -> Iterator[Job]:
         """Asked for one by one, so that recording stops as soon as a task has its films."""
         for episode in episodes:
-            yield Job(episode, any(self._wants(episode.task, outcome) for outcome in (True, False)))
+            filmed = any(self._wants(episode.task, outcome) for outcome in (True, False))
+            yield Job(episode, filmed or self._rerun is not None)
 
     def cut(self, result: EpisodeResult) -> str | None:
-        """Write the film when it is wanted; returns its path inside the folder."""
+        """Write film and recording when they are wanted; returns the film's path inside the folder."""
+        if self._rerun is not None:
+            write_recording(result, self._embodiment, recording_path(self._rerun, result, self._planned))
         if result.frames is None or not self._wants(result.task, result.success):
             return None
         outcome = "success" if result.success else "failure"
         name = f"videos/{result.task}-{result.seed}-{outcome}.mp4"
-        content = film_mp4(result, self._control_hz)
+        content = film_mp4(result, self._embodiment.control_hz)
         write_atomic(self._root / name, lambda temporary: temporary.write_bytes(content))
         self._kept[result.task, result.success] += 1
         return name

@@ -81,6 +81,13 @@ class ArmsSource:
         return world.open(task, View(robot.cameras, robot.view_height, 1, row_hz=robot.control_hz))
 
 
+def trained_tasks(checkpoint: Path | str) -> tuple[str, ...] | None:
+    """The Meta-World tasks that a shipped model has learned; None where nobody wrote it down."""
+    from wam.sim.tasks import MT10
+
+    return {"nano-metaworld": MT10}.get(str(checkpoint))
+
+
 class Reworded:
     """An environment that asks for its task in other words; everything else is passed through."""
 

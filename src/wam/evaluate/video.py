@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable
 from fractions import Fraction
+from itertools import chain
 
 import av
 import numpy as np
@@ -23,19 +25,22 @@ def enlarge(frames: Frames, scale: int = SCALE) -> Frames:
     return np.repeat(np.repeat(frames, scale, axis=-3), scale, axis=-2)
 
 
-def encode_mp4(frames: Frames, fps: float) -> bytes:
-    """uint8 (F, H, W, 3), RGB -> a complete h264 mp4 that every browser plays.
+def encode_mp4(frames: Frames | Iterable[Frames], fps: float) -> bytes:
+    """uint8 (F, H, W, 3), RGB, at once or frame by frame -> a complete h264 mp4 that every browser plays.
 
     Raises ValueError for no frames or an odd height or width (4:2:0 pictures are even).
     """
-    if len(frames) == 0 or frames.shape[1] % 2 or frames.shape[2] % 2:
-        raise ValueError(f"a film needs at least one frame of even height and width; found shape {frames.shape}")
+    pictures = iter(frames)
+    first = next(pictures, None)
+    if first is None or first.shape[0] % 2 or first.shape[1] % 2:
+        found = "none" if first is None else f"shape {first.shape}"
+        raise ValueError(f"a film needs at least one frame of even height and width; found {found}")
     target = io.BytesIO()
     with av.open(target, "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000), options=_OPTIONS)
-        stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"
+        stream.height, stream.width, stream.pix_fmt = first.shape[0], first.shape[1], "yuv420p"
         stream.thread_count = 1
-        for picture in frames:
+        for picture in chain([first], pictures):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")))
         container.mux(stream.encode())
     return target.getvalue()

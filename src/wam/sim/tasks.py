@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import math
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -140,3 +143,32 @@ def expand(names: Sequence[str]) -> tuple[str, ...]:
         for member in GROUPS.get(name, (name,)):
             expanded[task(member).name] = None
     return tuple(expanded)
+
+
+def asked_for(words: str) -> Task:
+    """The task of a name, or the one of whose sentences a sentence shares most words; rare words count more.
+
+    Raises ValueError when none comes close, naming the closest.
+    """
+    if words in TASKS:
+        return TASKS[words]
+    if " " not in words.strip():
+        return task(words)  # says what is wrong with the name
+    known = [(_words(sentence), name) for name in TASKS for sentence in SENTENCES[name]]
+    counts = Counter(word for sentence, _ in known for word in sentence)
+
+    def weight(sentence: frozenset[str]) -> float:
+        return sum(math.log(len(known) / (counts[word] + 0.5)) for word in sentence)
+
+    asked = _words(words)
+    shares = dict.fromkeys(TASKS, 0.0)
+    for sentence, name in known:
+        shares[name] = max(shares[name], weight(asked & sentence) / weight(asked | sentence))
+    best = sorted(shares, key=lambda name: -shares[name])[:3]
+    if shares[best[0]] < 0.5:
+        raise ValueError(f"no Meta-World task is asked for by {words!r}; the closest are {best}; give a task's name")
+    return TASKS[best[0]]
+
+
+def _words(sentence: str) -> frozenset[str]:
+    return frozenset(re.findall(r"[a-z]+", sentence.lower()))
