@@ -11,9 +11,9 @@ import pytest
 import torch
 from lerobot.configs.policies import PreTrainedConfig
 from lerobot.policies.factory import make_policy_config
+
 from lerobot_policy_wam import WamConfig, WamPolicy
 from lerobot_policy_wam.export import export
-
 from wam.engine import load_policy
 from wam.evaluate.rollout import rollout
 from wam.robot.observation import Observation

@@ -10,10 +10,10 @@ import pytest
 import torch
 from lerobot.datasets.factory import resolve_delta_timestamps
 from lerobot.datasets.lerobot_dataset import LeRobotDataset, LeRobotDatasetMetadata
-from lerobot_policy_wam import WamConfig, WamPolicy
-from lerobot_policy_wam.windows import WindowReader, with_gaps
 from torch.utils.data import default_collate
 
+from lerobot_policy_wam import WamConfig, WamPolicy
+from lerobot_policy_wam.windows import WindowReader, with_gaps
 from wam.data import lerobot_reader
 from wam.data.latent_cache import LatentCache
 from wam.data.windows import EpisodeSelection, WindowBatch, WindowIndex, WindowSource, WindowSpec
