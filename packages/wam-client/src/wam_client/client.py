@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Any
 
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
@@ -65,6 +65,7 @@ class Client:
         self._retry, self._timeout, self._limits = retry, timeout, limits
         self.conversation = Conversation() if session is None else Conversation(session)
         self._socket: ClientConnection | None = None
+        self._hang_up = ExitStack()
         self.metadata: dict[str, Any] = {}
         self._connect(retry.pauses())
 
@@ -110,10 +111,9 @@ class Client:
 
     def close(self) -> None:
         """Hang up; a later request connects again."""
-        socket, self._socket = self._socket, None
-        if socket is not None:
-            with suppress(Exception):
-                socket.close()
+        self._socket = None
+        with suppress(Exception):
+            self._hang_up.close()
 
     def __enter__(self) -> Client:
         return self
@@ -144,7 +144,7 @@ class Client:
         began = time.monotonic()
         while True:
             try:
-                self._socket = connect(
+                context = connect(
                     self.url,
                     compression=None,
                     max_size=self._limits.frame_bytes,
@@ -152,6 +152,7 @@ class Client:
                     open_timeout=min(10.0, self._timeout),
                     close_timeout=2.0,
                 )
+                self._socket = self._hang_up.enter_context(context)
                 self.metadata = metadata_of(self._socket.recv(timeout=self._timeout), self._limits)
                 return
             except (OSError, ConnectionClosed, InvalidHandshake) as problem:
