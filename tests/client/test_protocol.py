@@ -47,7 +47,7 @@ def test_a_reset_goes_with_the_next_request_until_it_was_taken() -> None:
     assert unpackb(talk.request({"prompt": "go"})) == {"session_id": "robot-7", "prompt": "go"}
     assert unpackb(talk.request({}, again=True)) == {"session_id": "robot-7", "reset": True}
     assert unpackb(talk.request({}, "b")) == {"session_id": "robot-7", "env_id": "b", "reset": True}
-    assert unpackb(Conversation(None).request({"prompt": "go"})) == {"prompt": "go"}
+    assert unpackb(Conversation("").request({"prompt": "go"}, again=True)) == {"prompt": "go"}
 
 
 def test_two_clients_are_two_sessions() -> None:

@@ -29,11 +29,12 @@ from wam_client.protocol import (
     Look,
     PolicyError,
     Reply,
+    error_of,
     metadata_of,
     observation_of,
     reply_of,
 )
-from wam_client.wire import DEFAULT_LIMITS, Limits
+from wam_client.wire import DEFAULT_LIMITS, Limits, WireError, packb
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +45,8 @@ class Client:
     """A connection to `wam serve`, or to any server that speaks openpi's protocol. For one thread at a time.
 
     url: `/wam` at its end asks `wam serve` for all that it has to say of itself.  token: the server's, if it wants one.
-    session: a name of this robot that outlives the connection; made up when left out.  retry: how long to try a server
+    session: a name of this robot that outlives the connection; made up when left out, "" where the connection is the
+    session.  retry: how long to try a server
     that is not there or not ready.  timeout: seconds to wait for an answer.  limits: of a reply.
 
     Raises ConnectionLost when nobody answers for as long as `retry` says, PolicyError when the server refuses.
@@ -108,6 +110,19 @@ class Client:
             else:
                 self.conversation.answered(env)
                 return reply
+
+    def say(self, message: Mapping[str, Any]) -> str:
+        """Send a message that is answered by text, such as RoboArena's reset. Raises PolicyError for an error."""
+        if self._socket is None:
+            self._connect(self._retry.pauses())
+            self.reconnects += 1
+        frame = self._exchange(packb(message))
+        if not isinstance(frame, str):
+            raise WireError(f"{self.url}: found a binary frame, expected a text frame as the answer")
+        problem = error_of(frame)
+        if problem.name != "ServerError":
+            raise problem
+        return frame
 
     def close(self) -> None:
         """Hang up; a later request connects again."""

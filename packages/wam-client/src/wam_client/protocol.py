@@ -72,10 +72,10 @@ class Reply:
 class Conversation:
     """What has to be kept between requests: whose they are, and which episodes begin with the next one.
 
-    session: a name that outlives the connection; None: the connection is the session.
+    session: a name that outlives the connection; "": the connection is the session, as with servers of openpi.
     """
 
-    session: str | None = field(default_factory=lambda: uuid.uuid4().hex)
+    session: str = field(default_factory=lambda: uuid.uuid4().hex)
     _anew: dict[str | None, int | None] = field(default_factory=dict)
 
     def reset(self, seed: int | None = None, env: str | None = None) -> None:
@@ -88,7 +88,7 @@ class Conversation:
         Raises WireError for what cannot be sent.
         """
         own: dict[str, Any] = {}
-        if self.session is not None:
+        if self.session:
             own["session_id"] = self.session
         if env is not None:
             own["env_id"] = env
@@ -96,7 +96,7 @@ class Conversation:
             own["reset"] = True
             if self._anew[env] is not None:
                 own["seed"] = self._anew[env]
-        elif again:
+        elif again and self.session:
             own["reset"] = True
         return packb({**own, **observation})
 
