@@ -16,6 +16,7 @@ from wam.serve.recording import Recorder
 from wam.serve.robot_keys import MissingCamera
 from wam.serve.service import Limits, Service
 from wam.serve.websocket import Door, WebSocketDoor
+from wam.serve.zmq_socket import ZmqDoor
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +68,7 @@ class WamServer:
         self._where, self._door, self._record = where or Where(), door or Door(), record
         self._recorder: Recorder | None = None
         self._websocket: WebSocketDoor | None = None
+        self._zmq: ZmqDoor | None = None
         self._end = asyncio.Event()
 
     async def start(self) -> Started:
@@ -78,14 +80,30 @@ class WamServer:
         self._websocket = WebSocketDoor(self.service, self._door, self._recorder)
         try:
             port = await self._websocket.open(where.host, where.port)
+            zmq_port = None if where.zmq_port is None else self._open_zmq(where.host, where.zmq_port)
         except OSError:
             await self.stop()
             raise
-        return Started(where.host, port, None, served)
+        return Started(where.host, port, zmq_port, served)
+
+    def _open_zmq(self, host: str, port: int) -> int:
+        self._zmq = ZmqDoor(
+            self.service,
+            token=self._door.token,
+            frame_bytes=self._door.frame_bytes,
+            end=self.end if self._where.allow_kill else None,
+            recorder=self._recorder,
+        )
+        return self._zmq.open(host, port)
 
     def end(self) -> None:
         """Let `run` return."""
         self._end.set()
+
+    @property
+    def ending(self) -> bool:
+        """Whether it was told to end."""
+        return self._end.is_set()
 
     async def run(self, on_started: Callable[[Started], None] = lambda started: None) -> None:
         """Serve until SIGTERM, SIGINT or `end`; then finish what is in flight and close."""
@@ -105,5 +123,7 @@ class WamServer:
         await self.service.stop()
         if self._websocket is not None:
             await self._websocket.close()
+        if self._zmq is not None:
+            await self._zmq.close()
         if self._recorder is not None:
             await asyncio.to_thread(self._recorder.close)
