@@ -15,6 +15,7 @@ from wam.serve.metadata import Served
 from wam.serve.recording import Recorder
 from wam.serve.robot_keys import MissingCamera
 from wam.serve.service import Limits, Service
+from wam.serve.supervisor import WorkerBroken
 from wam.serve.websocket import Door, WebSocketDoor
 from wam.serve.zmq_socket import ZmqDoor
 
@@ -64,7 +65,7 @@ class WamServer:
         missing_camera: MissingCamera = "error",
         record: Record | None = None,
     ) -> None:
-        self.service = Service(source, limits, seed=seed, missing_camera=missing_camera)
+        self.service = Service(source, limits, seed=seed, missing_camera=missing_camera, on_broken=self.end)
         self._where, self._door, self._record = where or Where(), door or Door(), record
         self._recorder: Recorder | None = None
         self._websocket: WebSocketDoor | None = None
@@ -106,7 +107,10 @@ class WamServer:
         return self._end.is_set()
 
     async def run(self, on_started: Callable[[Started], None] = lambda started: None) -> None:
-        """Serve until SIGTERM, SIGINT or `end`; then finish what is in flight and close."""
+        """Serve until SIGTERM, SIGINT or `end`; then finish what is in flight and close.
+
+        Raises WorkerBroken when the model cannot be started, or not again.
+        """
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             with suppress(NotImplementedError):  # not on every system
@@ -117,6 +121,8 @@ class WamServer:
             logger.info("shutting down")
         finally:
             await self.stop()
+        if self.service.supervisor.broken is not None:
+            raise WorkerBroken(self.service.supervisor.broken)
 
     async def stop(self) -> None:
         """Finish what is in flight, then close everything."""

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -49,11 +50,17 @@ class Service:
         *,
         seed: int = 0,
         missing_camera: MissingCamera = "error",
+        on_broken: Callable[[], None] = lambda: None,
     ) -> None:
+        """on_broken: called when the model cannot be started any more, see `Supervisor`."""
         self.limits, self.metrics = limits or Limits(), Metrics()
         self._missing_camera: MissingCamera = missing_camera
         self.supervisor = Supervisor(
-            source, batch=self.limits.batch, patience=self.limits.patience, on_lost=self._lose_all
+            source,
+            batch=self.limits.batch,
+            patience=self.limits.patience,
+            on_lost=self._lose_all,
+            on_broken=on_broken,
         )
         self.sessions = SessionTable(
             self.supervisor.drop, limit=self.limits.sessions, idle_seconds=self.limits.idle_seconds, seed=seed

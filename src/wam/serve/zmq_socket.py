@@ -94,7 +94,7 @@ class ZmqDoor:
         token = request.get("api_token")
         if self._token is not None and not hmac.compare_digest(str(token).encode(), self._token.encode()):
             raise ServeError("Unauthorized", "Invalid API token")
-        endpoint, data = request.get("endpoint", "get_action"), request.get("data")
+        endpoint, data = str(request.get("endpoint", "get_action")), request.get("data")
         if endpoint == "get_action":
             return await self._get_action(frame, data, client)
         if endpoint == "ping":
@@ -108,7 +108,7 @@ class ZmqDoor:
         if endpoint == "kill":
             return self._kill()
         raise bad_request(
-            f"'endpoint': found {str(endpoint)[:80]!r}; there are get_action, reset, ping, kill, get_modality_config"
+            f"'endpoint': found {endpoint[:80]!r}; there are get_action, reset, ping, kill, get_modality_config"
         )
 
     async def _get_action(self, frame: bytes, data: Any, client: str) -> bytes:
