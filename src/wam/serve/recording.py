@@ -1,8 +1,8 @@
 """What was asked and answered, kept on disk within a budget, and read back to play it again.
 
-A recording is one file per episode, `<time>-<session>-<episode>-<part>.wamrec`: maps in the wire format, each behind its
-length in 8 bytes; first the policy and its robot, then every exchange as it was on the wire. The dreamed video, if the
-server decodes it, lies beside it as mp4. When the folder outgrows its budget, the oldest files go.
+A recording is one file per episode, `<time>-<session>-<episode>-<part>.wamrec`: maps in the wire format, each behind
+its length in 8 bytes; first the policy and its robot, then every exchange as it was on the wire. The dreamed video, if
+the server decodes it, lies beside it as mp4. When the folder outgrows its budget, the oldest files go.
 """
 
 from __future__ import annotations

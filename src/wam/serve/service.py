@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Hashable
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +20,7 @@ from wam.serve.metadata import Served
 from wam.serve.metrics import Metrics
 from wam.serve.request import Answer, Infer, Reset
 from wam.serve.robot_keys import MissingCamera, RobotKeys
-from wam.serve.sessions import Session, SessionTable
+from wam.serve.sessions import Key, Session, SessionTable
 from wam.serve.supervisor import Patience, Supervisor, lost
 
 logger = logging.getLogger(__name__)
@@ -50,16 +50,22 @@ class Service:
         *,
         seed: int = 0,
         missing_camera: MissingCamera = "error",
+        on_broken: Callable[[], None] = lambda: None,
     ) -> None:
+        """on_broken: called when the model cannot be started any more, see `Supervisor`."""
         self.limits, self.metrics = limits or Limits(), Metrics()
         self._missing_camera: MissingCamera = missing_camera
         self.supervisor = Supervisor(
-            source, batch=self.limits.batch, patience=self.limits.patience, on_lost=self._lose_all
+            source,
+            batch=self.limits.batch,
+            patience=self.limits.patience,
+            on_lost=self._lose_all,
+            on_broken=on_broken,
         )
         self.sessions = SessionTable(
             self.supervisor.drop, limit=self.limits.sessions, idle_seconds=self.limits.idle_seconds, seed=seed
         )
-        self._touched: dict[str, set[Hashable]] = defaultdict(set)  # connection -> its sessions
+        self._touched: dict[str, set[Key]] = defaultdict(set)  # connection -> its sessions
         self._at_once = 0
         self._stopping = False
         self._idle = asyncio.Event()
@@ -114,25 +120,25 @@ class Service:
     async def reset(self, ask: Reset, connection: str, dialect: str) -> None:
         """End the episode of a session, or of all that the connection has used, if it names none."""
         self.metrics.resets.labels(dialect).inc()
+        known = self.sessions.matching(ask.who, connection)
         if ask.who.session is None and ask.who.env is None:
-            known = [self.sessions.by_key(key) for key in self._touched[connection]]
-        else:
-            known = [self.sessions.find(ask.who, connection)]
-        for session in filter(None, known):
+            named = (self.sessions.by_key(key) for key in self._touched.get(connection, ()))
+            known += [session for session in named if session is not None and session not in known]
+        for session in known:
             session.enter()
             try:
                 async with session.lock:
                     self.sessions.renew(session, ask.seed)
             finally:
                 session.leave()
-        if not any(known) and ask.seed is not None:
+        if not known and ask.seed is not None:
             session = self.sessions.get(ask.who, connection, ask.seed)
             self._touched[connection].add(session.key)
 
     def disconnect(self, connection: str) -> None:
         """A connection is gone, and with it the sessions that have no other name; named ones may come back."""
         touched = self._touched.pop(connection, set())
-        self.sessions.close(key for key in touched if isinstance(key, tuple) and key[0] == "connection")
+        self.sessions.close(key for key in touched if key[0] == "connection")
 
     def refresh_metrics(self) -> None:
         """What is read rather than counted."""
@@ -215,16 +221,16 @@ class Service:
 
     def _notes(self, session: Session, ask: Infer, choice: Choice) -> tuple[str, ...]:
         """What the client should know, each thing once per session: in the answer, and in the log."""
-        notes = list(ask.notes)
+        notes = {note: note for note in ask.notes}  # what is said once -> how it is said this time
         if ask.unknown:
-            notes.append(f"keys that nobody needs: {list(ask.unknown)[:20]}")
+            notes["unknown keys"] = f"keys that nobody needs: {list(ask.unknown)[:20]}"
         if choice.guessed:
-            notes.append(f"frames: {choice.how}: {choice.why}")
-        fresh = [note for note in notes if note.partition(":")[0] + choice.how not in session.told]
-        session.told.update(note.partition(":")[0] + choice.how for note in fresh)
-        for note in fresh:
+            notes[choice.how] = f"frames: {choice.how}: {choice.why}"
+        fresh = {what: note for what, note in notes.items() if what not in session.told}
+        session.told.update(fresh)
+        for note in fresh.values():
             logger.warning("session %s: %s", session.label, note)
-        return tuple(fresh)
+        return tuple(fresh.values())
 
     def _admit(self) -> None:
         if self._stopping:
@@ -238,8 +244,10 @@ class Service:
     async def _keep_house(self) -> None:
         while True:
             await asyncio.sleep(min(HOUSEKEEPING, self.limits.idle_seconds / 2))
-            for connection, keys in self._touched.items():
-                self._touched[connection] = {key for key in keys if self.sessions.by_key(key) is not None}
+            for connection, keys in list(self._touched.items()):
+                keys -= {key for key in keys if self.sessions.by_key(key) is None}
+                if not keys:
+                    del self._touched[connection]
             for label in self.sessions.evict_idle():
                 self.metrics.evicted.inc()
                 logger.info("session %s: ended, nobody used it for %g s", label, self.limits.idle_seconds)

@@ -8,12 +8,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from wam.serve.errors import ServeError
 from wam.serve.request import Who
 
+Key = tuple[str, str, str | None]  # "session" or "connection", its name, the environment
 WAITING = 2  # requests that may wait for one session
 GRACE = 30.0  # seconds for which a session is not pushed out by a new one
 
@@ -25,7 +26,7 @@ class Session:
     previous_time: of the present frame of the last request.  lost: why what it remembered is gone, until it was told.
     """
 
-    key: Hashable
+    key: Key
     label: str
     number: int
     seed: int
@@ -66,7 +67,7 @@ class SessionTable:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._drop, self._limit, self._idle, self._seed, self._clock = drop, limit, idle_seconds, seed, clock
-        self._sessions: dict[Hashable, Session] = {}
+        self._sessions: dict[Key, Session] = {}
         self._numbers = 0
 
     def __len__(self) -> int:
@@ -83,10 +84,12 @@ class SessionTable:
         session.last_used = self._clock()
         return session
 
-    def find(self, who: Who, connection: str) -> Session | None:
-        return self.by_key(key_of(who, connection))
+    def matching(self, who: Who, connection: str) -> list[Session]:
+        """All that a request without observations may mean: without an environment, every one of the session."""
+        kind, name, env = key_of(who, connection)
+        return [s for s in self._sessions.values() if s.key[:2] == (kind, name) and env in (None, s.key[2])]
 
-    def by_key(self, key: Hashable) -> Session | None:
+    def by_key(self, key: Key) -> Session | None:
         return self._sessions.get(key)
 
     def renew(self, session: Session, seed: int | None = None) -> None:
@@ -96,7 +99,7 @@ class SessionTable:
         session.number, session.seed = self._number(), self._seed_of(session.key, session.episode, seed)
         session.begun, session.chunks, session.previous_time, session.lost = False, 0, None, None
 
-    def close(self, keys: Iterable[Hashable]) -> None:
+    def close(self, keys: Iterable[Key]) -> None:
         """Their robots are gone."""
         for key in list(keys):
             session = self._sessions.pop(key, None)
@@ -132,14 +135,14 @@ class SessionTable:
         self._numbers += 1
         return self._numbers
 
-    def _seed_of(self, key: Hashable, episode: int, seed: int | None) -> int:
+    def _seed_of(self, key: Key, episode: int, seed: int | None) -> int:
         """The client's, or one that only the server's seed, the session's name and the episode decide."""
         if seed is not None:
             return seed
         return int.from_bytes(hashlib.sha256(f"{self._seed}/{key}/{episode}".encode()).digest()[:4], "big")
 
 
-def key_of(who: Who, connection: str) -> Hashable:
+def key_of(who: Who, connection: str) -> Key:
     """A named session is the same on every connection; an environment or nothing counts within its connection."""
     if who.session is not None:
         return ("session", who.session, who.env)

@@ -25,7 +25,7 @@ from wam.serve.worker import work
 
 logger = logging.getLogger(__name__)
 
-ATTEMPTS = 5  # a worker that dies so often without an answer in between will not get better
+ATTEMPTS = 5  # a worker that dies so often before it is ready will not get better
 
 
 class WorkerBroken(RuntimeError):
@@ -51,10 +51,14 @@ class Supervisor:
         batch: int = 8,
         patience: Patience | None = None,
         on_lost: Callable[[str], None] = lambda why: None,
+        on_broken: Callable[[], None] = lambda: None,
     ) -> None:
-        """on_lost: told why, whenever what the sessions remembered is gone."""
-        self._source, self._batch, self._patience, self._on_lost = source, batch, patience or Patience(), on_lost
-        self._ready, self._stopping = asyncio.Event(), False
+        """on_lost: told why, whenever what the sessions remembered is gone.  on_broken: told when there is no worker
+        any more, see `broken`."""
+        self._source, self._batch, self._patience = source, batch, patience or Patience()
+        self._on_lost, self._on_broken = on_lost, on_broken
+        self._settled = asyncio.Event()  # set while there is a worker, or none will come any more
+        self._stopping = False
         self._writer: asyncio.StreamWriter | None = None
         self._process: BaseProcess | None = None
         self._jobs: dict[int, asyncio.Future[link.Message]] = {}
@@ -66,7 +70,7 @@ class Supervisor:
 
     @property
     def ready(self) -> bool:
-        return self._ready.is_set()
+        return self._settled.is_set() and self.broken is None and not self._stopping
 
     @property
     def pending(self) -> int:
@@ -109,7 +113,6 @@ class Supervisor:
             self._jobs.pop(number, None)
         if "failed" in message:
             raise bad_request(message["message"])
-        self._fruitless = 0
         return message
 
     def drop(self, session: int) -> None:
@@ -120,6 +123,7 @@ class Supervisor:
     async def stop(self) -> None:
         """End the worker. Whoever still waits is told."""
         self._stopping = True
+        self._settled.set()
         if self._writer is not None:
             self._writer.close()  # the worker goes home at the end of its link
         if self._process is not None:
@@ -135,14 +139,14 @@ class Supervisor:
     async def _keep_alive(self) -> None:
         while not self._stopping:
             why = await self._live()
-            self._ready.clear()
             self._fail_all(why)
             self._on_lost(why)
             if self._stopping or self.broken is not None:
                 return
+            self._settled.clear()
             self._fruitless += 1
-            if self._fruitless >= ATTEMPTS:
-                self._give_up(f"the model's process died {ATTEMPTS} times without an answer; the last time: {why}")
+            if self._fruitless > ATTEMPTS:
+                self._give_up(f"the model's process died {ATTEMPTS} times before it was ready; the last time: {why}")
                 return
             self.restarts += 1
             logger.warning("%s; starting another", why)
@@ -179,7 +183,8 @@ class Supervisor:
 
     def _begin(self, served: Served, seconds: float) -> None:
         logger.info("the model is ready after %.1f s (process %s)", seconds, self.pid)
-        self._ready.set()
+        self._fruitless = 0
+        self._settled.set()
         if self._first is not None and not self._first.done():
             self._first.set_result(served)
 
@@ -193,15 +198,13 @@ class Supervisor:
         self._writer.write(link.encode(message))
 
     async def _wait_until_ready(self) -> None:
-        if self._stopping or self.broken is not None:
-            raise ServeError("Unavailable", self.broken or "the server is shutting down")
-        if self.ready:
-            return
         try:
             async with asyncio.timeout(self._patience.restart):
-                await self._ready.wait()
+                await self._settled.wait()
         except TimeoutError:
             raise ServeError("Unavailable", "the model is being started again; ask again in a moment") from None
+        if not self.ready:
+            raise ServeError("Unavailable", self.broken or "the server is shutting down")
 
     def _fail_all(self, why: str) -> None:
         for answer in self._jobs.values():
@@ -211,10 +214,15 @@ class Supervisor:
     def _give_up(self, why: str) -> None:
         logger.error("%s", why)
         self.broken = why
+        self._settled.set()
         if self._first is not None and not self._first.done():
             self._first.set_exception(WorkerBroken(why))
+        else:
+            self._on_broken()
 
     def _kill(self) -> None:
+        if not self._stopping:
+            self._settled.clear()  # nobody should ask it any more
         if self._process is not None and self._process.is_alive():
             self._process.kill()
 

@@ -6,6 +6,7 @@ Every connection is answered in order, one request at a time. A request that can
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import http
 import itertools
@@ -39,13 +40,15 @@ class Door:
     """Who may come in, and what they may bring.
 
     token: asked for as `Authorization: Api-Key <token>`, None: anybody.  origins: web pages that may connect; without
-    any, no browser can.  frame_bytes: of one request.  connections: at once.
+    any, no browser can.  frame_bytes: of one request.  connections: at once.  send_seconds: for a client
+    to take a reply.
     """
 
     token: str | None = None
     origins: tuple[str, ...] = ()
     frame_bytes: int = 64 * 2**20
     connections: int = 256
+    send_seconds: float = 10.0
 
 
 class WebSocketDoor:
@@ -119,14 +122,25 @@ class WebSocketDoor:
             previous: float | None = None
             async for frame in socket:
                 began = time.perf_counter()
-                await socket.send(await self._reply(frame, name, previous))
+                await self._send(socket, await self._reply(frame, name, previous))
                 previous = time.perf_counter() - began
         except ConnectionClosed:
             pass
+        except ConnectionError as problem:
+            logger.info("%s: %s", name, problem)
         finally:
             self._open -= 1
             self._service.disconnect(name)
             logger.info("%s: closed", name)
+
+    async def _send(self, socket: ServerConnection, reply: bytes | str) -> None:
+        """A client that does not take its reply, or has left requests behind on leaving, is cut off."""
+        try:
+            async with asyncio.timeout(self._door.send_seconds):
+                await socket.send(reply)
+        except TimeoutError:
+            socket.transport.abort()
+            raise ConnectionError(f"the client did not take its reply within {self._door.send_seconds:g} s") from None
 
     async def _reply(self, frame: bytes | str, name: str, previous: float | None) -> bytes | str:
         """The reply to a frame: binary, or text for the end of an episode and for errors."""

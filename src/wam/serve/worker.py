@@ -89,7 +89,7 @@ class Worker:
 
 def looks_of(job: Mapping[str, Any]) -> list[Observation]:
     """The looks of a job, all with the present state: the model reads no other."""
-    images, state, times = job["images"], job["state"], job["times"]
+    images, state, times = job["images"], np.array(job["state"]), job["times"]  # torch wants a state it may write to
     return [
         Observation({camera: video[i] for camera, video in images.items()}, state, job["instruction"], float(times[i]))
         for i in range(len(times))

@@ -68,7 +68,7 @@ def unpackb(data: Buffer, limits: Limits = DEFAULT_LIMITS) -> Any:
     if not isinstance(data, (bytes, bytearray, memoryview)):
         raise WireError(f"a binary frame is expected, found {type(data).__name__}")
     data = bytes(data)
-    _measure(data, limits)
+    measure(data, limits)
 
     def unpack_numpy(fields: dict[Any, Any]) -> Any:
         if b"__ndarray__" in fields:
@@ -167,7 +167,7 @@ _FIXED = {0xC0: 0, 0xC2: 0, 0xC3: 0, 0xCA: 4, 0xCB: 8, 0xCC: 1, 0xCD: 2, 0xCE: 4
 _FIXED.update({0xD0: 1, 0xD1: 2, 0xD2: 4, 0xD3: 8})
 
 
-def _measure(data: bytes, limits: Limits) -> None:
+def measure(data: bytes, limits: Limits) -> None:
     """Raise WireError unless the frame is one complete value within the limits. Allocates nothing of its size."""
     total = len(data)
     if total > limits.frame_bytes:

@@ -2,7 +2,7 @@
 
 On top of openpi's own keys a request may say `session_id` or `env_id` (whose robot it is), `reset` (true: a new episode
 begins with this frame), `seed`, `timestamp_s` or `observation_index` (one number per frame), `executing` (n, A), and
-`dream` (true: send the imagined video along, if the server decodes it). `robot_keys.py` says how observations are called.
+`dream` (true: send the imagined video along, if the server decodes it). Observations: see `robot_keys.py`.
 """
 
 from __future__ import annotations

@@ -32,11 +32,11 @@ def is_roboarena(request: Mapping[str, Any]) -> bool:
 
 def read(request: Mapping[str, Any], keys: RobotKeys) -> Infer | Reset:
     """Raises ServeError (BadRequest) naming the key."""
-    endpoint = request["endpoint"]
+    endpoint = request["endpoint"] if isinstance(request["endpoint"], str) else None
     if endpoint == "reset":
         return Reset(openpi.who(request), openpi.seed(request))
     if endpoint != "infer":
-        raise bad_request(f"'endpoint': found {str(endpoint)[:80]!r}, expected 'infer' or 'reset'")
+        raise bad_request(f"'endpoint': found {str(request['endpoint'])[:80]!r}, expected 'infer' or 'reset'")
     return openpi.read(request, keys)
 
 
