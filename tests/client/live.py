@@ -27,6 +27,7 @@ class Live:
 
     process: subprocess.Popen[str]
     port: int
+    zmq_port: int | None = None
 
     @property
     def url(self) -> str:
@@ -74,7 +75,8 @@ def start(*options: str, port: int = 0) -> Live:
     assert process.stdout is not None
     line = process.stdout.readline()
     assert line, f"wam serve {options} did not start: exit code {process.wait(10)}"
-    return Live(process, json.loads(line)["port"])
+    where = json.loads(line)
+    return Live(process, where["port"], where["zmq_port"])
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import pickle
 import subprocess
 from collections.abc import Iterator
@@ -53,7 +54,9 @@ class Room:
 
 
 def source(live: Live, dialect: str, robot: Embodiment, **options: object) -> RemoteSource:
-    made = RemoteSource(Address(dialect, "127.0.0.1", live.port), robot, **options)  # type: ignore[arg-type]
+    port = live.zmq_port if dialect == "gr00t" else live.port
+    assert port is not None
+    made = RemoteSource(Address(dialect, "127.0.0.1", port), robot, **options)  # type: ignore[arg-type]
     return pickle.loads(pickle.dumps(made))  # as it reaches a worker process
 
 
@@ -65,7 +68,7 @@ def sawyer() -> Iterator[Live]:
 
 @pytest.fixture(scope="module")
 def franka() -> Iterator[Live]:
-    with wam_serve("--echo", "droid-franka") as live:
+    with wam_serve("--echo", "droid-franka", "--zmq-port", "0") as live:
         yield live
 
 
@@ -112,6 +115,30 @@ def test_our_server_in_roboarenas_words(franka: Live) -> None:
     held = np.array(results[1].actions)
     assert held.shape == (60, 8)
     assert held[:24, 0].tolist() == [0] * 24 and held[24:48, 0].tolist() == [24] * 24  # it holds the state it was sent
+
+
+def test_our_server_in_gr00ts_words(franka: Live, tmp_path: Path) -> None:
+    room = Room(DROID, (90, 160))
+    remote = source(franka, "gr00t", DROID, execute=8)
+    assert remote.describe()["server"]["modalities"]["action"] == ["joint_position", "gripper_position"]
+    result = rollout(room, remote()(room), 0, max_env_steps=16, embodiment=DROID)
+    assert result.chunks == 2
+    assert np.array(result.actions)[[0, 8], 3].tolist() == [0, 8]
+    with pytest.raises(ValueError, match="needs camera 'exterior_image_1_left', robot 'metaworld-sawyer'"):
+        source(franka, "gr00t", METAWORLD_SAWYER).connect()
+    (tmp_path / "keys.yaml").write_text(
+        "images: {video.exterior_image_1_left: top, video.exterior_image_2_left: side, video.wrist_image_left: side}\n"
+        "state: {state.joint_position: [hand_x, hand_y, hand_z, hand_x, hand_y, hand_z, hand_x],\n"
+        "        state.gripper_position: [gripper_opening]}\n"
+        "prompt: language.annotation.human.task_description\nactions: [1, 2, 3, 7]\nexecute: 6\n"
+    )
+    mapped = source(franka, "gr00t", METAWORLD_SAWYER, keys=tmp_path / "keys.yaml")
+    room = Room(METAWORLD_SAWYER, (64, 64))
+    result = rollout(room, mapped()(room), 0, max_env_steps=12)
+    assert result.chunks == 2 and np.array(result.actions).shape == (12, 4)
+    no_picture = {"state.joint_position": np.zeros(7), "language.annotation.human.task_description": "wait"}
+    with pytest.raises(PolicyError, match="camera 'exterior_image_1_left'"):
+        mapped.connect()._client.get_action(no_picture)
 
 
 # ---------------------------------------------------------------- openpi's own codec on the other side
@@ -165,19 +192,53 @@ def test_pictures_are_resized_as_by_openpi(tmp_path: Path) -> None:
 # ---------------------------------------------------------------- the nano model, served and in process
 
 
+@pytest.fixture(scope="module")
+def nano() -> Iterator[Live]:
+    with wam_serve("nano-metaworld", "--threads", "1", "--batch", "1", "--zmq-port", "0") as live:
+        yield live
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("dialect", "options"), [("wam", {}), ("openpi", {"memory": "none"})])
-def test_the_nano_model_behind_a_server_plays_the_same_episodes(dialect: str, options: dict[str, str]) -> None:
+@pytest.mark.parametrize("dialect", ["wam", "openpi", "roboarena", "gr00t"])
+def test_the_nano_model_behind_a_server_plays_the_same_episodes(nano: Live, dialect: str, tmp_path: Path) -> None:
+    """In the words of others one frame is sent per chunk, and the nano model starts anew from it, as without memory."""
     pytest.importorskip("metaworld")
     from wam.engine import load_policy
     from wam.sim.metaworld import MetaWorldEnv
 
-    with wam_serve("nano-metaworld", "--threads", "1", "--batch", "1") as live:
-        far = source(live, dialect, METAWORLD_SAWYER)()
-        near = load_policy("nano-metaworld", **options)  # type: ignore[arg-type]
-        for task in ("drawer-close", "push"):
-            world = MetaWorldEnv(task)
-            here, there = (rollout(world, policy, 1_000_003, max_env_steps=200) for policy in (near, far(world)))
-            world.close()
-            np.testing.assert_array_equal(there.actions, here.actions)
-            assert (there.success, there.steps) == (here.success, here.steps)
+    keys = tmp_path / "keys.yaml"  # RoboArena has no words for this robot
+    keys.write_text(
+        "images: {observation/top: top, observation/side: side}\n"
+        "state: {observation/hand: [hand_x, hand_y, hand_z, gripper_opening]}\n"
+    )
+    options = {"keys": keys} if dialect == "roboarena" else {}
+    far = source(nano, dialect, METAWORLD_SAWYER, **options)()
+    near = load_policy("nano-metaworld", memory="slide" if dialect == "wam" else "none")
+    for task in ("drawer-close", "push"):
+        world = MetaWorldEnv(task)
+        here, there = (rollout(world, policy, 1_000_003, max_env_steps=200) for policy in (near, far(world)))
+        world.close()
+        np.testing.assert_array_equal(there.actions, here.actions)
+        assert (there.success, there.steps) == (here.success, here.steps)
+
+
+@pytest.mark.slow
+def test_wam_eval_of_a_server_is_wam_eval_of_its_model(
+    nano: Live, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from wam.cli.main import main
+
+    plan = ["--tasks", "drawer-close", "--episodes", "2", "--split", "val", "--workers", "1"]
+    for name, policy in (("near", ["nano-metaworld"]), ("far", ["--policy", f"wam://127.0.0.1:{nano.port}"])):
+        monkeypatch.setattr("sys.argv", ["wam", "eval", *policy, *plan, "--out", str(tmp_path / name)])
+        main()
+    near, far = (
+        [json.loads(line) for line in (tmp_path / name / "episodes.jsonl").read_text().splitlines()]
+        for name in ("near", "far")
+    )
+    assert len(far) == 2
+    for here, there in zip(near, far, strict=True):
+        assert {k: here[k] for k in ("task", "seed", "success", "steps")} == {
+            k: there[k] for k in ("task", "seed", "success", "steps")
+        }
+    assert "wam://127.0.0.1" in (tmp_path / "far" / "summary.json").read_text()

@@ -35,7 +35,9 @@ class Gr00tClient:
     def reset(self) -> None:
         self._ask("reset", {"options": None})
 
-    def get_action(self, observation: Mapping[str, Any]) -> dict[str, Actions]:
+    def get_action(
+        self, observation: Mapping[str, Any], options: Mapping[str, Any] | None = None
+    ) -> dict[str, Actions]:
         """observation: "video.<camera>" (H, W, 3), "state.<part>" (D,), "language.<key>" a sentence, of one robot.
 
         Returns part -> (N, D).
@@ -46,7 +48,7 @@ class Gr00tClient:
             if modality not in nested:
                 raise ValueError(f"{key!r}: a key of GR00T's server begins with video., state. or language.")
             nested[modality][name] = [[value]] if modality == "language" else np.asarray(value)[None, None]
-        answer = self._ask("get_action", {"observation": nested, "options": None})
+        answer = self._ask("get_action", {"observation": nested, "options": dict(options or {}) or None})
         parts = answer[0] if isinstance(answer, (list, tuple)) and answer else answer
         if not isinstance(parts, dict) or not parts:
             raise WireError(f"{self._where}: the answer is {type(parts).__name__}, expected a map of actions")

@@ -244,6 +244,8 @@ class _RoboArena:
     def __init__(self, source: RemoteSource, keys: RemoteKeys | None, token: str | None) -> None:
         self._client = Client(source.address.websocket, token=token, session="")
         self._robot, self._session = source.robot, ""
+        self._ours = self._client.metadata.get("server") == "wam"
+        self._seed: dict[str, int] = {}
         self._keys = keys or roboarena_keys(source.robot, self._client.metadata)
         self.execute: int | None = source.execute or self._keys.execute
         self.stride: int | None = None
@@ -260,12 +262,13 @@ class _RoboArena:
             said = self._client.say({"endpoint": "reset", "session_id": self._session})
             if said != "reset successful":
                 raise PolicyError("ServerError", said[-2000:])
-        self._session = uuid.uuid4().hex
+        self._session, self._seed = uuid.uuid4().hex, {"seed": seed} if self._ours else {}
 
     def act(self, observations: Sequence[Observation]) -> Actions:
         present = self._keys.observation(observations[-1], self._robot)
         present.setdefault("observation/cartesian_position", np.zeros(6, np.float32))  # asked for, used by nobody
-        reply = self._client.infer({**present, "endpoint": "infer", "session_id": self._session})
+        reply = self._client.infer({**present, "endpoint": "infer", "session_id": self._session, **self._seed})
+        self._seed = {}
         return self._keys.robot_actions(reply.actions, self._robot)
 
 
@@ -275,6 +278,7 @@ class _Gr00t:
     def __init__(self, source: RemoteSource, keys: RemoteKeys | None, token: str | None) -> None:
         self._client = Gr00tClient(source.address.host, source.address.port, token)
         self._robot, self._modalities = source.robot, self._client.modalities()
+        self._options: dict[str, Any] = {}
         self._keys = keys or gr00t_keys(source.robot, self._modalities)
         self.execute: int | None = source.execute or self._keys.execute
         self.stride: int | None = None
@@ -287,11 +291,13 @@ class _Gr00t:
         self._client.close()
 
     def reset(self, seed: int) -> None:
+        """GR00T's own policies take no notice of the options; `wam serve` does."""
         self._client.reset()
+        self._options = {"session_id": uuid.uuid4().hex, "seed": seed}
 
     def act(self, observations: Sequence[Observation]) -> Actions:
         """Parts in the robot's order if they are its own; in the server's order where `keys` says which is which."""
-        parts = self._client.get_action(self._keys.observation(observations[-1], self._robot))
+        parts = self._client.get_action(self._keys.observation(observations[-1], self._robot), self._options)
         order = tuple(part.name for part in self._robot.action)
         if self._keys.actions or set(order) != set(parts):
             order = tuple(name for name in self._modalities.get("action", ()) if name in parts) or tuple(parts)
