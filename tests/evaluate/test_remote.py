@@ -107,6 +107,16 @@ def test_our_server_in_openpis_words(sawyer: Live) -> None:
     assert (policy.execute, result.chunks, room.looks) == (6, 4, 4)
 
 
+def test_only_our_server_is_told_what_is_being_executed(sawyer: Live) -> None:
+    look = Room(METAWORLD_SAWYER, (64, 64)).observe()
+    executing = np.full((2, 4), 0.5, np.float32)
+    assert source(sawyer, "wam", METAWORLD_SAWYER)()(None).act([look], executing).actions.shape == (8, 4)
+    with pytest.raises(PolicyError, match=r"'executing': found shape \(2, 3\)"):
+        source(sawyer, "wam", METAWORLD_SAWYER)()(None).act([look], executing[:, :3])
+    with pytest.raises(ValueError, match="openpi's dialect cannot say what is being executed"):
+        source(sawyer, "openpi", METAWORLD_SAWYER)()(None).act([look], executing)
+
+
 def test_our_server_in_roboarenas_words(franka: Live) -> None:
     room = Room(DROID, (90, 160))
     policy = source(franka, "roboarena", DROID)()(room)

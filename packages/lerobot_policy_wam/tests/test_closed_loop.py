@@ -11,6 +11,8 @@ import pytest
 import torch
 from lerobot.configs.policies import PreTrainedConfig
 from lerobot.policies.factory import make_policy_config
+from lerobot.policies.rtc.action_queue import ActionQueue
+from lerobot.policies.rtc.configuration_rtc import RTCConfig
 
 from lerobot_policy_wam import WamConfig, WamPolicy
 from lerobot_policy_wam.export import export
@@ -127,6 +129,31 @@ def test_what_is_executed_meanwhile_is_held() -> None:
         assert not torch.allclose(chunk[0, 3:5], left_over[3:5])
     assert policy.predict_action_chunk(batch, inference_delay=2, prev_chunk_left_over=None).shape == (1, 8, 4)
     assert not policy.supports_rtc()  # the nano model was trained without prefixes
+
+
+def test_lerobots_action_queue_continues_what_was_being_executed() -> None:
+    """The loop of LeRobot's real-time chunking, on its own queue: three actions pass while the model thinks."""
+    policy, world = WamPolicy(WamConfig(device="cpu")).eval(), MetaWorldEnv("push")
+    queue, delay, sent = ActionQueue(RTCConfig(enabled=True, execution_horizon=8)), 3, []
+    look = world.reset(SEED)
+    for _ in range(4):
+        left_over, before = queue.get_left_over(), queue.get_action_index()
+        chunk = policy.predict_action_chunk(
+            batch_of(look), inference_delay=delay, prev_chunk_left_over=left_over, execution_horizon=8
+        )[0]
+        passed = delay if left_over is not None else 0
+        meanwhile = [action for _ in range(passed) if (action := queue.get()) is not None]
+        if passed:
+            torch.testing.assert_close(chunk[:delay], torch.stack(meanwhile), rtol=0, atol=0)
+        queue.merge(chunk, chunk, passed, before)
+        played = [*meanwhile, *(queue.get() for _ in range(5 - passed))]
+        for action in played:
+            assert action is not None
+            world.step(action.numpy())
+            sent.append(action)
+        look = world.observe()
+    world.close()
+    assert len(sent) == 20
 
 
 def test_noise_is_refused_and_a_sentence_is_needed() -> None:

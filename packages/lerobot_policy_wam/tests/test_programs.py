@@ -81,6 +81,17 @@ def test_random_weights_learn(root: Path, tmp_path: Path) -> None:
     assert sum(losses[-10:]) < 0.7 * sum(losses[:10])
 
 
+def test_an_adapter_is_trained_and_evaluated(root: Path, tmp_path: Path) -> None:
+    adapt = ("--peft.method_type=LORA", "--peft.r=4", "--steps=2", "--save_freq=2", "--output_dir=run")
+    assert "step:2" in train(root, tmp_path, *adapt)
+    checkpoint = tmp_path / "run/checkpoints/last/pretrained_model"
+    adapter = json.loads((checkpoint / "adapter_config.json").read_text())
+    assert adapter["base_model_name_or_path"] == "nano-metaworld"
+    assert not (checkpoint / "model.safetensors").exists()
+    few = ("--eval.n_episodes=1", "--eval.batch_size=1", "--env.episode_length=20")
+    assert evaluate(tmp_path, "adapter", f"--policy.path={checkpoint}", *few)["n_episodes"] == 1
+
+
 def test_the_nano_model_solves_episodes(tmp_path: Path) -> None:
     overall = evaluate(tmp_path, "nano", "--policy.type=wam", "--eval.n_episodes=2", "--eval.batch_size=2")
     assert overall["n_episodes"] == 2

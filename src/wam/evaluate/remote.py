@@ -76,8 +76,8 @@ class Remote(Protocol):
 
     def reset(self, seed: int) -> None: ...
 
-    def act(self, observations: Sequence[Observation]) -> Actions:
-        """(N, A) in robot units."""
+    def act(self, observations: Sequence[Observation], executing: Actions | None) -> Actions:
+        """(N, A) in robot units. Raises ValueError when `executing` is given and the dialect has no word for it."""
 
     def close(self) -> None: ...
 
@@ -104,10 +104,12 @@ class RemotePolicy:
     def reset(self, seed: int) -> None:
         self._remote.reset(seed)
 
-    def act(self, observations: Sequence[Observation]) -> ActionChunk:
-        """Raises ValueError when the server's actions are not the robot's, and what its client raises."""
+    def act(self, observations: Sequence[Observation], executing: Actions | None = None) -> ActionChunk:
+        """executing: (n, A), what the robot does meanwhile in any case; for `wam serve` alone.
+
+        Raises ValueError when the server's actions are not the robot's, and what its client raises."""
         began = time.perf_counter()
-        actions = self._remote.act(observations)
+        actions = self._remote.act(observations, executing)
         if not np.isfinite(actions).all():
             raise ValueError(f"{self._source.address}: the server's actions are not finite")
         if self._execute is None:
@@ -186,12 +188,12 @@ class _Wam:
     def reset(self, seed: int) -> None:
         self._client.reset(seed)
 
-    def act(self, observations: Sequence[Observation]) -> Actions:
+    def act(self, observations: Sequence[Observation], executing: Actions | None) -> Actions:
         looks = [
             Look({camera: o.images[camera] for camera in self._robot.cameras}, o.state, o.instruction, o.timestamp)
             for o in observations
         ]
-        return self._client.act(looks).actions
+        return self._client.act(looks, executing).actions
 
     def _require_same_robot(self, said: Mapping[str, Any], source: RemoteSource) -> None:
         robot = source.robot
@@ -233,7 +235,8 @@ class _Openpi:
         if self._ours:
             self._client.reset(seed)
 
-    def act(self, observations: Sequence[Observation]) -> Actions:
+    def act(self, observations: Sequence[Observation], executing: Actions | None) -> Actions:
+        _refuse(executing, "openpi")
         reply = self._client.infer(self._keys.observation(observations[-1], self._robot))
         return self._keys.robot_actions(reply.actions, self._robot)
 
@@ -264,7 +267,8 @@ class _RoboArena:
                 raise PolicyError("ServerError", said[-2000:])
         self._session, self._seed = uuid.uuid4().hex, {"seed": seed} if self._ours else {}
 
-    def act(self, observations: Sequence[Observation]) -> Actions:
+    def act(self, observations: Sequence[Observation], executing: Actions | None) -> Actions:
+        _refuse(executing, "RoboArena")
         present = self._keys.observation(observations[-1], self._robot)
         present.setdefault("observation/cartesian_position", np.zeros(6, np.float32))  # asked for, used by nobody
         reply = self._client.infer({**present, "endpoint": "infer", "session_id": self._session, **self._seed})
@@ -295,14 +299,20 @@ class _Gr00t:
         self._client.reset()
         self._options = {"session_id": uuid.uuid4().hex, "seed": seed}
 
-    def act(self, observations: Sequence[Observation]) -> Actions:
+    def act(self, observations: Sequence[Observation], executing: Actions | None) -> Actions:
         """Parts in the robot's order if they are its own; in the server's order where `keys` says which is which."""
+        _refuse(executing, "GR00T")
         parts = self._client.get_action(self._keys.observation(observations[-1], self._robot), self._options)
         order = tuple(part.name for part in self._robot.action)
         if self._keys.actions or set(order) != set(parts):
             order = tuple(name for name in self._modalities.get("action", ()) if name in parts) or tuple(parts)
         actions = np.concatenate([parts[name] for name in order], axis=1)
         return self._keys.robot_actions(actions, self._robot)
+
+
+def _refuse(executing: Actions | None, dialect: str) -> None:
+    if executing is not None:
+        raise ValueError(f"{dialect}'s dialect cannot say what is being executed; leave out --prefix, or use wam://")
 
 
 def _plain(metadata: Mapping[str, Any]) -> dict[str, Any]:

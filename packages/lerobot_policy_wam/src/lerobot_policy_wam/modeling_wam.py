@@ -18,6 +18,7 @@ from lerobot_policy_wam.closed_loop import ClosedLoop
 from lerobot_policy_wam.configuration_wam import STATE, WamConfig, is_base
 from lerobot_policy_wam.windows import Batch, WindowReader, to_pixels, vectors, with_gaps
 from lerobot_policy_wam.world import World
+from wam.checkpoints.lora_files import LoraConfig
 from wam.data.windows import in_model_units
 from wam.engine import Engine, EngineConfig
 from wam.flow.sampler import Sampler
@@ -42,6 +43,7 @@ class WamPolicy(PreTrainedPolicy):
         world = world or World.from_base(config)
         self.model = world.model
         self.world, self.senses = world, world.senses  # neither is a module, so nothing of them is trained or saved
+        self.name_or_path = str(config.pretrained_path or config.base)  # peft notes what an adapter belongs to
         self.slot = world.model.config.slot(config.robot)
         self.robot = world.model.config.embodiments[self.slot]
         if config.input_features:
@@ -77,6 +79,16 @@ class WamPolicy(PreTrainedPolicy):
         text = self.senses.text(sentences, config.text_dropout, generator).to(device)
         losses = self.model.loss(windows, text, generator)
         return losses.total, {"video_loss": losses.video.item(), "action_loss": losses.action.item()}
+
+    def _get_default_peft_targets(self) -> dict[str, Any]:
+        """For `lerobot-train --peft.method_type=LORA`: adapters in every block, the robots' codec in full."""
+        usual = LoraConfig()
+        return {"target_modules": list(usual.targets), "modules_to_save": list(usual.full)}
+
+    def _validate_peft_config(self, peft_config: Any) -> None:
+        """Raises ValueError where there is nothing to adapt."""
+        if self.config.initial != "base" and self.config.pretrained_path is None:
+            raise ValueError("policy.initial is 'random': adapters need a trained model below them")
 
     # ---------------------------------------------------------------- acting
 
