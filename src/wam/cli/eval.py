@@ -21,8 +21,8 @@ import tyro
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from wam.cli.loop import Loop
 from wam.data.files import write_atomic
-from wam.engine.quantize import Weights
 from wam.evaluate.provenance import Provenance
 from wam.evaluate.realtime_rollout import RealTime
 from wam.evaluate.remote import Address, RemoteSource
@@ -38,37 +38,6 @@ from wam.sim.tasks import SPLITS
 from wam.sim.worlds import WORLDS, WorldName
 
 SUMMARY, TABLE, PAGE = "summary.json", "summary.md", "report.html"
-
-
-@dataclass(frozen=True)
-class Loop:
-    """How a trained policy runs; passed to `wam.engine.load_policy`."""
-
-    steps: int = 1
-    """Denoising steps per chunk."""
-    solver: Literal["euler", "unipc"] = "euler"
-    guidance: float = 1.0
-    """Classifier-free guidance scale; 1 = off."""
-    video_final: float = 0.0
-    """Noise level at which the video stops: 0 = dream in full, 1 = leave it noise and denoise the actions only."""
-    memory: Literal["slide", "none"] = "slide"
-    """"slide" remembers the last chunks, "none" starts anew from the present frame at every chunk."""
-    execute: int | None = None
-    """Control steps to execute of every chunk; the whole chunk when left out."""
-    decode_video: bool = False
-    """Decode the dream into pictures, so that films show it (slower)."""
-    robot: str | None = None
-    """Which of the robots that the model knows; the first when left out."""
-    joint_pass: bool = True
-    """Remember what was seen in the pass of the first denoising step."""
-    compile: Literal["off", "blocks", "whole"] = "off"
-    """Run the network through torch.compile: block by block (seconds to compile) or as a whole (a minute, faster)."""
-    guidance_mode: Literal["sequential", "batched", "split"] = "batched"
-    """The two passes of guidance: one after the other, as one batch, or split over two processes."""
-    step_cache: str | None = None
-    """Steps at which the network is not asked: "cosine", "error", "error=0.02", or the steps to run, "0,1,2,6,10"."""
-    weights: Weights = "float32"
-    """Format of the network's weights."""
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from wam.cli.eval import Loop
+from wam.cli.loop import Loop
 from wam.serve.backends import CheckpointSource, EchoSource, ReplaySource, Source
 from wam.serve.cadence import Cadence
 from wam.serve.server import Record, Started, WamServer, Where

@@ -67,6 +67,11 @@ class Recorder:
             if self.dropped == 1:
                 logger.warning("the disk is too slow for --record: exchanges are being dropped")
 
+    @property
+    def backlog(self) -> int:
+        """Exchanges that wait for the disk."""
+        return self._queue.qsize()
+
     def close(self) -> None:
         """Write what is waiting, and finish all films."""
         self._queue.put(None)
