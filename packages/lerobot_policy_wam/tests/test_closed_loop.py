@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import torch
 from lerobot.configs.policies import PreTrainedConfig
-from lerobot.policies.factory import make_policy_config
+from lerobot.configs.types import FeatureType, PolicyFeature
+from lerobot.policies.factory import make_policy, make_policy_config
 from lerobot.policies.rtc.action_queue import ActionQueue
 from lerobot.policies.rtc.configuration_rtc import RTCConfig
 
-from lerobot_policy_wam import WamConfig, WamPolicy
+from lerobot_policy_wam import WamConfig, WamPolicy, WamSimConfig
 from lerobot_policy_wam.export import export
 from wam.engine import load_policy
 from wam.evaluate.rollout import rollout
@@ -183,6 +184,28 @@ def test_a_base_as_pretrained_path() -> None:
     assert config.action_delta_indices == list(range(24))
     same = WamPolicy.from_pretrained("nano-metaworld", config=config)
     assert same.robot.name == "metaworld-sawyer"
+
+
+def test_cameras_of_other_names_are_renamed_or_refused_by_lerobot() -> None:
+    env = WamSimConfig()
+    env.features_map = {
+        key: name.replace(".top", ".overhead").replace(".side", ".left") for key, name in env.features_map.items()
+    }
+    renamed = {
+        f"observation.images.{theirs}": f"observation.images.{ours}"
+        for theirs, ours in (("overhead", "top"), ("left", "side"))
+    }
+    policy = make_policy(WamConfig(device="cpu"), env_cfg=env, rename_map=renamed)
+    assert set(policy.config.image_features) == {"observation.images.top", "observation.images.side"}
+    with pytest.raises(ValueError, match="overhead"):
+        make_policy(WamConfig(device="cpu"), env_cfg=env)
+
+
+def test_an_environment_with_too_few_actions_is_refused() -> None:
+    env = WamSimConfig()
+    env.features["action"] = PolicyFeature(FeatureType.ACTION, (3,))
+    with pytest.raises(ValueError, match="'action' has 3 dimensions, robot 'metaworld-sawyer' needs 4"):
+        make_policy(WamConfig(device="cpu"), env_cfg=env)
 
 
 @pytest.mark.parametrize(

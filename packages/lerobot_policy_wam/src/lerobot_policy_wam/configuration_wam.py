@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from lerobot.configs.policies import PreTrainedConfig
-from lerobot.configs.types import NormalizationMode
+from lerobot.configs.types import FeatureType, NormalizationMode, PolicyFeature
 from lerobot.optim.optimizers import AdamWConfig
 from lerobot.optim.schedulers import CosineDecayWithWarmupSchedulerConfig
 from lerobot.utils.constants import ACTION
 
 from wam.checkpoints.model_folder import CONFIG, SHIPPED, read_config
-from wam.data.vectors import columns_of
+from wam.data.vectors import columns_of, places
 from wam.engine.load import resolve
 from wam.robot.embodiment import Embodiment
 
@@ -34,7 +34,8 @@ class WamConfig(PreTrainedConfig):
     too; it then is the base.
     robot: which of the base's robots; the first when left out.
     initial: "base" starts from the base's weights, "random" from fresh ones of the same shape.
-    chunk_size, video_stride: control steps per chunk and between frames; taken from the base.
+    chunk_size, video_stride, input_features: control steps per chunk and between frames, and what the robot sees;
+    taken from the base.
 
     Training: `chunks` per window at most; `gap_probability`, share of the windows whose anchor lies further back than
     the first chunk; `text_dropout`, share of samples without their sentence.
@@ -78,9 +79,10 @@ class WamConfig(PreTrainedConfig):
         super().__post_init__()
         if self.pretrained_path is not None and is_base(self.pretrained_path):
             self.base, self.pretrained_path = str(self.pretrained_path), None
-        if self.chunk_size is None or self.video_stride is None:
+        if self.chunk_size is None or self.video_stride is None or not self.input_features:
             robot = self.base_robot()
             self.chunk_size, self.video_stride = robot.actions_per_chunk, robot.video_stride
+            self.input_features = features_of(robot)
         for name, allowed in _CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"policy.{name} is {getattr(self, name)!r}; expected one of {list(allowed)}")
@@ -128,28 +130,19 @@ class WamConfig(PreTrainedConfig):
         )
 
     def validate_features(self) -> None:
-        """What does not depend on the robot; `require_robot` checks the rest."""
+        """Raises ValueError without a camera; `require_actions` checks what depends on the robot."""
         if not self.image_features:
             raise ValueError("policy.input_features: no camera; a World Action Model needs one at least")
 
-    def require_robot(self, robot: Embodiment) -> None:
-        """Raises ValueError naming a feature of the robot that the data set or the environment lacks."""
-        found = self.input_features or {}
-        needed = [*(robot.camera_key(camera) for camera in robot.cameras), *columns_of(robot.state, STATE)]
-        missing = [key for key in needed if key not in found]
-        if missing:
-            raise ValueError(
-                f"policy.input_features: {missing[0]!r} of robot {robot.name!r} is not there; found {sorted(found)}. "
-                "Rename what is called otherwise with --rename_map, or choose a base that was trained for this robot"
-            )
+    def require_actions(self, robot: Embodiment) -> None:
+        """Raises ValueError when the data set's or the environment's actions are too narrow for the robot."""
         action = self.action_feature
-        if action is not None and columns_of(robot.action, ACTION) == {ACTION}:
-            width = action.shape[0]
-            if width < robot.action_dim:
-                raise ValueError(
-                    f"policy.output_features: 'action' has {width} dimensions, robot {robot.name!r} has "
-                    f"{robot.action_dim}: {list(robot.action_names)}"
-                )
+        needed = max(place.end for place in places(robot.action, ACTION))
+        if action is not None and columns_of(robot.action, ACTION) == {ACTION} and action.shape[0] < needed:
+            raise ValueError(
+                f"policy.output_features: 'action' has {action.shape[0]} dimensions, robot {robot.name!r} needs "
+                f"{needed}: {list(robot.action_names)}"
+            )
 
     @property
     def _rows(self) -> tuple[int, int]:
@@ -162,6 +155,18 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "solver": ("euler", "unipc"),
     "memory": ("slide", "none"),
 }
+
+
+def features_of(robot: Embodiment) -> dict[str, PolicyFeature]:
+    """What the robot sees and feels, by the names that a batch must have (`--rename_map` renames others)."""
+    views = {robot.camera_key(camera): (3, robot.view_height, robot.view_width) for camera in robot.cameras}
+    widths: dict[str, int] = {}
+    for place in places(robot.state, STATE):
+        widths[place.key] = max(place.end, widths.get(place.key, 0))
+    return {
+        **{key: PolicyFeature(FeatureType.VISUAL, shape) for key, shape in views.items()},
+        **{key: PolicyFeature(FeatureType.STATE, (width,)) for key, width in widths.items()},
+    }
 
 
 def is_base(path: Path | str) -> bool:

@@ -36,7 +36,7 @@ class WamPolicy(PreTrainedPolicy):
     def __init__(self, config: WamConfig, *, world: World | None = None, **of_the_data: Any) -> None:
         """world: instead of the base's. of_the_data: what LeRobot tells of its data set; the model carries its own.
 
-        Raises ValueError when the data set or the environment lacks something of the robot.
+        Raises ValueError when the data set or the environment does not act as the robot does.
         """
         super().__init__(config)
         self.config: WamConfig = config
@@ -46,9 +46,8 @@ class WamPolicy(PreTrainedPolicy):
         self.name_or_path = str(config.pretrained_path or config.base)  # peft notes what an adapter belongs to
         self.slot = world.model.config.slot(config.robot)
         self.robot = world.model.config.embodiments[self.slot]
-        if config.input_features:
-            config.validate_features()
-            config.require_robot(self.robot)
+        config.validate_features()
+        config.require_actions(self.robot)
         self._reader = WindowReader(self.robot, self.senses.tokenizer, config.chunks)
         self._engine: Engine | None = None
         self._episodes = 0  # begun so far, over all environments
@@ -72,6 +71,7 @@ class WamPolicy(PreTrainedPolicy):
             raise ValueError(f"reduction is {reduction!r}; this policy gives the mean loss of a batch only")
         generator = torch.Generator().manual_seed(int(torch.randint(2**31, ())))
         config, device = self.config, next(self.model.parameters()).device
+        self.senses.tokenizer.to(device)
         with torch.autocast(device.type, enabled=False):
             windows = with_gaps(self._reader(batch), config.gap_probability, generator)
         windows = in_model_units(windows.to("cpu"), self.model.units(self.slot), self.slot).to(device)
@@ -157,6 +157,7 @@ class WamPolicy(PreTrainedPolicy):
             config = self.config
             sampler: Any = Sampler(steps=config.steps, solver=config.solver, guidance=config.guidance)  # type: ignore[arg-type]
             memory: Any = config.memory
+            self.senses.tokenizer.to(next(self.model.parameters()).device)
             options = EngineConfig(sampler=sampler, memory=memory, execute=config.n_action_steps, robot=config.robot)
             self._engine = Engine(self.model, self.senses.tokenizer, self.senses.text_encoder, options)
         return self._engine

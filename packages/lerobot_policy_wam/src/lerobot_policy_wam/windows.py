@@ -38,12 +38,15 @@ class WindowReader:
     chunks: int
 
     def __call__(self, batch: Batch) -> WindowBatch:
-        """Raises ValueError naming a key that is missing or has another length than asked for."""
+        """The tokenizer and the batch are on one device.
+
+        Raises ValueError naming a key that is missing or has another length than asked for.
+        """
         robot, chunks = self.robot, self.chunks
         state = vectors(batch, robot.state, STATE)[:, :: self._frames_per_chunk][:, :chunks]
         action = vectors(batch, robot.action, ACTION)
         count, device = len(action), action.device
-        latents = self.tokenizer.encode(self._video(batch)).float().to(device)
+        latents = self.tokenizer.encode(self._video(batch).to(device)).float()
         chunk_valid, video_valid, action_valid = self._valid(batch, count, device)
         zeros = torch.zeros(count, dtype=torch.long, device=device)
         return WindowBatch(
@@ -91,7 +94,7 @@ class WindowReader:
     def _valid(self, batch: Batch, count: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
         """Of chunks (B, M), latent frames (B, M K) and actions (B, M, N): which are really there."""
         chunks, frames = self.chunks, self._frames_per_chunk
-        seen = ~_padding(batch, self.robot.camera_key(self.robot.cameras[0]), (count, chunks * frames + 1), device)
+        seen = ~_padding(batch, "observation.", (count, chunks * frames + 1), device)
         acts = ~_padding(batch, ACTION, (count, chunks * self.robot.actions_per_chunk), device)
         chunk_valid = seen[:, :-1:frames]
         video_valid = seen[:, FRAMES_PER_LATENT::FRAMES_PER_LATENT]
@@ -152,14 +155,18 @@ def _moved(x: Tensor, chunk: Tensor) -> Tensor:
     return by_chunk.gather(1, chunk[:, :, None].expand_as(by_chunk)).reshape(x.shape)
 
 
-def _padding(batch: Batch, key: str, shape: tuple[int, int], device: torch.device) -> Tensor:
-    """bool; a batch that does not say has none."""
-    padding = batch.get(f"{key}_is_pad")
-    if padding is None:
+def _padding(batch: Batch, prefix: str, shape: tuple[int, int], device: torch.device) -> Tensor:
+    """Rows that are only repeated, bool; a batch that does not say has none.
+
+    All observations are asked for at the same rows, so any of them will do: `--rename_map` leaves these keys alone.
+    """
+    key = next((name for name in batch if name.startswith(prefix) and name.endswith("_is_pad")), None)
+    if key is None:
         return torch.zeros(shape, dtype=torch.bool, device=device)
-    if tuple(padding.shape) != shape:
-        raise ValueError(f"{key}_is_pad: found shape {tuple(padding.shape)}, expected {shape}")
-    return padding.to(device).bool()
+    if tuple(batch[key].shape) != shape:
+        raise ValueError(f"{key}: found shape {tuple(batch[key].shape)}, expected {shape}")
+    padding: Tensor = batch[key].to(device).bool()
+    return padding
 
 
 def _entry(batch: Batch, key: str) -> Tensor:

@@ -16,7 +16,6 @@ from lerobot_policy_wam.configuration_wam import WamConfig
 from wam.checkpoints.model_folder import TOKENIZER, load_model, read_config, tokenizer_of
 from wam.encoders.nano_tokenizer import NanoTokenizer
 from wam.encoders.text import MiniLMTextEncoder, TextEncoder
-from wam.encoders.video import VideoTokenizer
 from wam.engine.load import resolve
 from wam.world_action_model import WorldActionConfig, WorldActionModel
 
@@ -69,7 +68,7 @@ class World:
 class Senses:
     """What turns pictures and sentences into what the model knows. Frozen, and no part of a checkpoint's weights."""
 
-    tokenizer: VideoTokenizer
+    tokenizer: NanoTokenizer
     text_encoder: TextEncoder
 
     def text(self, sentences: list[str], dropout: float, generator: torch.Generator) -> torch.Tensor:
