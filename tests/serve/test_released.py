@@ -66,11 +66,14 @@ def test_a_checkpoint_is_served_as_the_released_server_does(checkpoint: Path) ->
     assert (served.robot.name, served.cadence.frames, served.cadence.stride) == ("droid-franka", 4, 6)
     said = metadata(served)
     assert (said["horizon"], said["frames_per_request"], said["action_space"]) == (24, 4, "joint_position")
-    session = backend.open(0)
+
+
+@pytest.mark.slow
+def test_a_checkpoint_acts_in_closed_loop(checkpoint: Path) -> None:
+    """16 steps with guidance at DROID's size: most of a minute on a CPU."""
+    backend = ReleasedSource(str(checkpoint), threads=1).open()
+    session, picture = backend.open(0), np.zeros((180, 320, 3), np.uint8)
     for count in (1, 4):
-        seen = [
-            replace(look, images={c: np.zeros((180, 320, 3), np.uint8) for c in look.images})
-            for look in looks(0, count)
-        ]
+        seen = [replace(look, images=dict.fromkeys(look.images, picture)) for look in looks(0, count)]
         (chunk,) = backend.steps([Turn(session, seen)])
         assert chunk.actions.shape == (24, 8) and np.isfinite(chunk.actions).all()

@@ -151,6 +151,6 @@ def _table(found: dict[str, Any]) -> Table:
     grown = ", ".join(f"{value / 2**20:+.1f} MiB" for value in found["grown_bytes"])
     table.caption = (
         f"farthest from its actions alone: {found['farthest']:.2g}; errors: {found['errors']}; mean batch: "
-        f"{found['mean_batch']:.1f}; memory of the server's processes: {grown}; requests: {found['request_bytes']} bytes"
+        f"{found['mean_batch']:.1f}; memory of the server's processes: {grown}; a request: {found['request_bytes']} B"
     )
     return table
