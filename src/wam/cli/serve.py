@@ -123,6 +123,7 @@ class Serve:
 def main(options: Serve) -> None:
     """Serve until Ctrl-C or SIGTERM."""
     logging.getLogger("wam").setLevel(logging.INFO)
+    logging.getLogger("websockets.server").setLevel(logging.CRITICAL)  # it shows a traceback for every port scan
     console = Console(stderr=True)
     if options.host not in LOOPBACK and options.token_file is None:
         console.print(f"[yellow]{options.host}: anybody who reaches this address can move the robot; use --token-file")
