@@ -21,7 +21,7 @@ FLOORS = (  # top to bottom; a room here need not exist yet, but a room that exi
     ("model", "flow"),
 )
 HEIGHT = {room: -depth for depth, rooms in enumerate(FLOORS) for room in rooms}
-CORE, CORE_LINES = ("model", "flow", "world_action_model"), 2000
+CORE, CORE_LINES = ("model", "flow", "world_action_model"), 2200
 
 
 def room_of(file: Path, source: Path) -> str | None:

@@ -51,13 +51,15 @@ def answer(transformer: Transformer) -> Tensor:
         ]
     )
 
+    weight = transformer.patch_embedding.weight
+
     def random(*shape: int) -> Tensor:
-        return torch.randn(1, *shape, generator=g).to(transformer.patch_embedding.weight.dtype)
+        return torch.randn(1, *shape, generator=g).to(weight.device, weight.dtype)
 
     inputs = Pass(
-        layout=layout,
-        sigma=torch.full((1, frames + 1), 0.5),
-        embodiment=torch.zeros(1, dtype=torch.long),
+        layout=layout.to(weight.device),
+        sigma=torch.full((1, frames + 1), 0.5, device=weight.device),
+        embodiment=torch.zeros(1, dtype=torch.long, device=weight.device),
         video=random(config.in_channels, frames, 4, 4),
         action=random(actions, config.action_dim),
         state=random(1, config.state_dim),
@@ -65,4 +67,4 @@ def answer(transformer: Transformer) -> Tensor:
     image = None if config.image_dim is None else random(3, config.image_dim)
     velocity = transformer(inputs, transformer.context(random(5, config.text_dim), image))
     assert velocity.video is not None and velocity.action is not None
-    return torch.cat([velocity.video.flatten(), velocity.action.flatten()]).float()
+    return torch.cat([velocity.video.flatten(), velocity.action.flatten()]).float().cpu()

@@ -161,11 +161,15 @@ class Counts:
 
 @dataclass(frozen=True)
 class Losses:
-    """total = action + video_weight * video; the parts are mean squared velocity errors."""
+    """total = action + video_weight * video; the parts are mean squared velocity errors.
+
+    windows: (B, 4), without gradient: each window's sums of video and of action errors, and over how many they go.
+    """
 
     total: Tensor
     video: Tensor
     action: Tensor
+    windows: Tensor
 
 
 Network = Callable[..., Velocity]
@@ -242,15 +246,16 @@ class WorldActionModel(nn.Module):
         action_error = (predicted.action.float() - target_velocity(action, action_noise)).square()
         real = windows.action_dims[:, None, :]
         action_error = (action_error * real).sum(-1) / real.sum(-1).clamp(min=1)
-        action_weight = loss_weight(config.noise, action_sigma)
-        action_loss = _masked_mean(action_error * action_weight, acts, counts.action if counts else None)
-        video_loss = torch.zeros_like(action_loss)
+        action_error = action_error * loss_weight(config.noise, action_sigma) * acts
+        video_error = torch.zeros_like(seen, dtype=action_error.dtype)
         if config.dream:
             video_error = (predicted.video.float() - target_velocity(windows.video, video_noise)).square()
-            video_error = video_error.mean(dim=(1, 3, 4))
-            video_weight = loss_weight(config.noise, video_sigma)
-            video_loss = _masked_mean(video_error * video_weight, seen, counts.video if counts else None)
-        return Losses(action_loss + config.video_weight * video_loss, video_loss, action_loss)
+            video_error = video_error.mean(dim=(1, 3, 4)) * loss_weight(config.noise, video_sigma) * seen
+        counts = counts or Counts(seen.sum(), acts.sum())
+        video_loss, action_loss = _mean(video_error, counts.video), _mean(action_error, counts.action)
+        windows_sums = [x.detach().sum(1) for x in (video_error, action_error, seen, acts)]
+        total = action_loss + config.video_weight * video_loss
+        return Losses(total, video_loss, action_loss, torch.stack(windows_sums, dim=1))
 
     def _taught(self, windows: Windows, draws: Draws) -> tuple[Tensor, Tensor]:
         """Which latent frames (B, M K) and actions (B, M N) the loss is about."""
@@ -477,6 +482,6 @@ def _check_fits(robot: Embodiment, config: TransformerConfig) -> None:
             )
 
 
-def _masked_mean(error: Tensor, mask: Tensor, count: Tensor | None = None) -> Tensor:
-    """The mean where the mask holds, or its part in the mean of a larger batch of this count."""
-    return (error * mask).sum() / (mask.sum() if count is None else count).clamp(min=1)
+def _mean(error: Tensor, count: Tensor) -> Tensor:
+    """Of errors that are zero where they do not count, over `count` of them."""
+    return error.sum() / count.clamp(min=1)

@@ -13,7 +13,7 @@ from tests.models import EMBODIMENT, TINY
 from wam.bench.flops import pass_flops
 from wam.bench.latency import STAGES, decode, measure, synthetic
 from wam.bench.limit import Limit, denoising_tokens, matmul_rate
-from wam.engine.engine import EngineConfig
+from wam.engine.config import EngineConfig
 from wam.flow.sampler import Sampler
 from wam.robot.observation import Observation
 

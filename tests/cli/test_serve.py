@@ -31,6 +31,7 @@ def start(*arguments: str) -> tuple[subprocess.Popen[str], dict[str, Any]]:
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"},
+        start_new_session=True,
     )
     assert process.stdout is not None
     line = process.stdout.readline()
@@ -42,12 +43,14 @@ def start(*arguments: str) -> tuple[subprocess.Popen[str], dict[str, Any]]:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_it_serves_until_it_is_told_to_stop(number: signal.Signals) -> None:
+    """As a terminal and as service managers do it: the signal goes to all of its processes."""
     process, where = start("--echo", "metaworld-sawyer", "--zmq-port", "0")
     try:
         with Client(f"ws://127.0.0.1:{where['port']}") as client:
             assert client.ask(client.metadata["example_observation"])["actions"].shape == (8, 4)
-            process.send_signal(number)
+            os.killpg(process.pid, number)
             assert process.wait(30) == 0
+        assert process.stderr is not None and "leaked" not in process.stderr.read()
     finally:
         process.kill()
         process.communicate()

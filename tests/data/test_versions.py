@@ -5,6 +5,7 @@ import pickle
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,8 @@ from wam.data.errors import (
     TruncatedVideoError,
 )
 from wam.data.latent_cache import LatentCache, encode_dataset
-from wam.data.lerobot_reader import LeRobotDataset
+from wam.data.lerobot_reader import LeRobotDataset, _decoders
+from wam.data.schema import Camera
 from wam.data.stats import robot_statistics
 from wam.data.window_sampler import WindowSampler
 from wam.data.windows import EpisodeSelection, WindowSource, WindowSpec
@@ -107,6 +109,13 @@ def test_threads_share_a_data_set(copies: dict[str, Path], dataset: LeRobotDatas
 
     with ThreadPoolExecutor(6) as threads:
         list(threads.map(work, range(6)))
+
+
+def test_as_many_videos_stay_open_as_memory_allows(dataset: LeRobotDataset) -> None:
+    def limit(height: int, width: int) -> int:
+        return _decoders(replace(dataset.meta, cameras={"top": Camera(64, 64), "front": Camera(height, width)}))
+
+    assert (_decoders(dataset.meta), limit(480, 640), limit(720, 1280), limit(2160, 3840)) == (128, 72, 24, 8)
 
 
 def test_a_data_set_can_be_sent_to_another_process(copies: dict[str, Path]) -> None:

@@ -9,7 +9,8 @@ import torch
 from tests.models import EMBODIMENT, TINY, tiny_model
 
 from wam.encoders.nano_tokenizer import NanoTokenizer, NanoTokenizerConfig
-from wam.engine.engine import Engine, EngineConfig
+from wam.engine.config import EngineConfig
+from wam.engine.engine import Engine
 from wam.robot.observation import Observation
 from wam.world_action_model import WorldActionConfig
 

@@ -13,7 +13,7 @@ from tests.models import TINY, tiny_model, tiny_windows
 from torch import Tensor
 
 from wam.engine.compiled import Compile, compiled
-from wam.engine.engine import EngineConfig
+from wam.engine.config import EngineConfig
 from wam.engine.quantize import quantize
 from wam.engine.warm_up import warm_up
 from wam.flow.sampler import Given, Sampler

@@ -9,7 +9,7 @@ import pytest
 import torch
 from tests.engine.robots import looks, tiny_engine
 
-from wam.engine.engine import EngineConfig
+from wam.engine.config import EngineConfig
 from wam.engine.guidance import split
 from wam.engine.step_cache import FixedSteps, StepCache
 from wam.flow.sampler import Sampler

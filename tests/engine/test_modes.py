@@ -13,7 +13,8 @@ import torch
 from tests.engine.robots import looks, tiny_engine
 from tests.models import TINY
 
-from wam.engine.engine import Engine, EngineConfig
+from wam.engine.config import EngineConfig
+from wam.engine.engine import Engine
 from wam.engine.modes import Future, Mode, WorldModel, unfamiliar
 from wam.engine.session import Session
 from wam.flow.noise import NoiseConfig

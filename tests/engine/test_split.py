@@ -18,7 +18,8 @@ from tests.engine.robots import looks, tiny_engine
 from tests.models import TINY, tiny_model
 from torch.distributed import HashStore  # type: ignore[attr-defined]
 
-from wam.engine.engine import Engine, EngineConfig
+from wam.engine.config import EngineConfig
+from wam.engine.engine import Engine
 from wam.engine.split import FOLLOWER, LEADER, Follower, Kinds, Partner, PartnerLost
 from wam.engine.split_process import meet, start_partner
 from wam.flow.sampler import Sampler

@@ -10,7 +10,7 @@ import torch
 from tests.engine.robots import looks, tiny_engine
 from tests.models import TINY
 
-from wam.engine.engine import EngineConfig
+from wam.engine.config import EngineConfig
 from wam.engine.wam_policy import WamPolicy
 from wam.flow.sampler import Sampler
 from wam.model.attention import ANCHOR, EMPTY

@@ -15,7 +15,7 @@ from wam.data.lerobot_reader import LeRobotDataset
 from wam.data.lerobot_writer import LeRobotWriter
 from wam.data.schema import Camera, DatasetSpec, EpisodeData, Feature
 from wam.data.video import VideoWriter
-from wam.engine.engine import EngineConfig
+from wam.engine.config import EngineConfig
 from wam.engine.modes import Mode
 from wam.evaluate.imagination import action_scores, held, imagine, video_scores
 from wam.evaluate.scenes import Moment, Scene, from_dataset, from_film, from_metaworld

@@ -23,7 +23,7 @@ from wam.robot.units import Units
 from wam.train.build import build
 from wam.train.config import NetworkSize, OptimizerConfig, TrainConfig, ValidationConfig, WindowConfig
 from wam.train.trackers import LOG
-from wam.train.trainer import Trainer
+from wam.train.trainer import WITHOUT_ACTIONS, Trainer
 from wam.world_action_model import WorldActionModel
 
 CHUNK = 8
@@ -120,6 +120,14 @@ def test_losses_are_reported_for_each_robot_and_the_codecs_learn(run: Run) -> No
         assert all(math.isfinite(reported[part]) and reported[part] > 0 for part in ("video", "action")), name
         dims = scores["data"]["libero-v2.1" if name == "libero" else name]["action_error"]["1"]["dims"]
         assert list(dims) == [*KINDS[name].action] and all(map(math.isfinite, dims.values()))
+    trained = [line["embodiments"] for line in lines if "action" in line]
+    assert trained and all(list(each) == [*ROBOTS, WITHOUT_ACTIONS] for each in trained)
+    for name in ROBOTS:
+        for part in ("video", "action"):
+            told = [each[name][part] for each in trained if part in each[name]]
+            assert told and min(told) > 0, (name, part)
+    assert any("video" in each[WITHOUT_ACTIONS] for each in trained)
+    assert not any("action" in each[WITHOUT_ACTIONS] for each in trained)
     people = scores["data"]["people"]
     assert math.isfinite(people["video"]) and "action" not in people and "action_error" not in people
     for name, layer in codecs(run.trainer.bare).items():

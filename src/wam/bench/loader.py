@@ -38,18 +38,20 @@ COMPARED = 2
 
 @dataclass(frozen=True)
 class LoaderOptions:
-    """What to load, and how often.
-
-    windows: how many, drawn with `seed`.  chunks: length of a window.  workers: processes of each loader that decodes;
-    0 decodes in the calling one.  batch: windows that are put together.  rounds: timed passes of each loader.
-    """
+    """What to load, and how often."""
 
     windows: int = 150
+    """How many windows; the same ones for every loader and in every pass."""
     chunks: int = 3
+    """Chunks of a window."""
     workers: int = 0
+    """Processes of each loader that decodes; 0 decodes in the calling one."""
     batch: int = 8
+    """Windows that are put together."""
     rounds: int = 5
+    """Timed passes of each loader, after one that does not count."""
     seed: int = 0
+    """Other seeds, other windows."""
 
 
 @dataclass(frozen=True)

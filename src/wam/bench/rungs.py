@@ -17,7 +17,8 @@ from wam.bench.naive import Looks, NaiveLoop, Undone
 from wam.checkpoints.model_folder import load_model, tokenizer_of
 from wam.encoders.nano_tokenizer import NanoTokenizer
 from wam.encoders.text import MiniLMTextEncoder
-from wam.engine.engine import Actions, Engine, EngineConfig
+from wam.engine.config import EngineConfig
+from wam.engine.engine import Actions, Engine
 from wam.engine.load import resolve
 from wam.engine.quantize import Weights, quantize
 from wam.engine.session import Session

@@ -22,8 +22,8 @@ from rich.console import Console
 from rich.table import Table
 
 from wam.cli.loop import Loop
-from wam.serve.backends import CheckpointSource, EchoSource, ReplaySource, Source
-from wam.serve.cadence import Cadence
+from wam.serve.backends import CheckpointSource, EchoSource, ReplaySource, Source, locate
+from wam.serve.released import ReleasedSource
 from wam.serve.server import Record, Started, WamServer, Where
 from wam.serve.service import Limits
 from wam.serve.supervisor import Patience, WorkerBroken
@@ -40,7 +40,9 @@ class Serve:
     """
 
     checkpoint: tyro.conf.Positional[str | None] = None
-    """A folder written by `wam train`, a Hub id ("owner/name@revision"), or the name of a shipped model."""
+    """A folder written by `wam train`, a Hub id ("owner/name@revision"), or the name of a shipped model; or weights
+    that DreamZero published, which run as their own server does (of the options, --robot, --decode-video and --device
+    apply to them)."""
     echo: str | None = None
     """Without a model: tell this robot to hold still. A robot's name, its YAML file, or a checkpoint that knows it."""
     replay: str | None = None
@@ -98,7 +100,10 @@ class Serve:
             return EchoSource(self.echo)
         if self.replay is not None:
             return ReplaySource(self.replay, self.loop.robot, self.episode)
-        return CheckpointSource(str(self.checkpoint), dataclasses.asdict(self.loop), self.device, self.threads)
+        checkpoint = str(self.checkpoint)
+        if locate(checkpoint).ours:
+            return CheckpointSource(checkpoint, dataclasses.asdict(self.loop), self.device, self.threads)
+        return ReleasedSource(checkpoint, self.loop.robot, self.device, self.threads, self.loop.decode_video)
 
     def server(self) -> WamServer:
         token = None if self.token_file is None else self.token_file.read_text().strip()
@@ -118,6 +123,7 @@ class Serve:
 def main(options: Serve) -> None:
     """Serve until Ctrl-C or SIGTERM."""
     logging.getLogger("wam").setLevel(logging.INFO)
+    logging.getLogger("websockets.server").setLevel(logging.CRITICAL)  # it shows a traceback for every port scan
     console = Console(stderr=True)
     if options.host not in LOOPBACK and options.token_file is None:
         console.print(f"[yellow]{options.host}: anybody who reaches this address can move the robot; use --token-file")
@@ -138,8 +144,7 @@ def main(options: Serve) -> None:
 
 
 def _overview(where: Started) -> Table:
-    served, cadence = where.served, Cadence.of(where.served.robot)
-    robot = served.robot
+    served, cadence, robot = where.served, where.served.cadence, where.served.robot
     table = Table(show_header=False, box=None)
     table.add_row("serving", f"{served.model} ({served.revision}) for {robot.name}")
     table.add_row("websocket", f"ws://{where.host}:{where.port} (openpi, RoboArena); /healthz, /metrics")

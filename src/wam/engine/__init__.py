@@ -1,6 +1,7 @@
 """A session's step: observe -> encode -> remember -> denoise -> act."""
 
-from wam.engine.engine import Engine, EngineConfig
+from wam.engine.config import EngineConfig
+from wam.engine.engine import Engine
 from wam.engine.load import load_policy
 from wam.engine.policy import ActionChunk, Policy
 from wam.engine.session import Session

@@ -1,14 +1,15 @@
 """The transformer through torch.compile: the same call, the same numbers but for rounding, fewer and larger kernels.
 
-| what   | compiled at once        | first call, nano, one core | pays where                                        |
-|--------|-------------------------|----------------------------|---------------------------------------------------|
-| blocks | one block, used for all | seconds                    | the network is deep, its blocks are large         |
-| whole  | the whole pass          | a minute                   | the network is small, starting kernels costs most |
+| what   | compiled at once        | per shape, nano, Zen 4 core | pays where                                        |
+|--------|-------------------------|-----------------------------|---------------------------------------------------|
+| blocks | one block, used for all | 4 to 6 s                    | the network is deep, its blocks are large         |
+| whole  | the whole pass          | about 30 s                  | the network is small, starting kernels costs most |
 
-Every shape is compiled when it first comes (`Engine.warm_up` makes them all come): passes that remember, that denoise,
-that do both, with and without given actions, for each number of rows. Nothing else changes from call to call: chunk
-numbers, masks and noise levels are tensors of fixed size. On CUDA a whole pass is replayed as a CUDA graph; that part
-has never been run, for want of a GPU.
+A shape is compiled when it first comes (`warm_up` makes them all come): passes that remember, that denoise, that do
+both, with and without given actions, for each number of rows. Nothing else changes from call to call: chunk numbers,
+masks and noise levels are tensors of fixed size. A whole pass on a CPU keeps a second copy of the weights, in the order
+in which they are multiplied ("freezing"); change the weights, and it must be compiled anew. On CUDA a whole pass is
+replayed as a CUDA graph; that part has never been run, for want of a GPU.
 """
 
 from __future__ import annotations
@@ -36,10 +37,11 @@ def compiled(transformer: Transformer, what: Compile, backend: str = "inductor")
     if what == "off":
         return transformer
     if what == "blocks":
-        return _limited(_with_blocks(transformer, backend))
+        return _set_up(_with_blocks(transformer, backend), freezing=False)
     if transformer.patch_embedding.weight.device.type == "cuda":
-        return _limited(_graphed(torch.compile(transformer, fullgraph=True, dynamic=False, mode="reduce-overhead")))
-    return _limited(torch.compile(transformer, fullgraph=True, dynamic=False, backend=backend))
+        graphs = torch.compile(transformer, fullgraph=True, dynamic=False, mode="reduce-overhead")
+        return _set_up(_graphed(graphs), freezing=False)
+    return _set_up(torch.compile(transformer, fullgraph=True, dynamic=False, backend=backend), freezing=True)
 
 
 def _with_blocks(transformer: Transformer, backend: str) -> Transformer:
@@ -51,11 +53,13 @@ def _with_blocks(transformer: Transformer, backend: str) -> Transformer:
     return shadow
 
 
-def _limited(run: Callable[..., Velocity]) -> Network:
-    """With room for as many shapes as there are."""
+def _set_up(run: Callable[..., Velocity], freezing: bool) -> Network:
+    """With torch's settings for the length of a call: room for as many shapes as there are, and whether to freeze."""
+    from torch._inductor import config as inductor  # takes seconds, so only for who compiles
 
     def call(*args: Any, **options: Any) -> Velocity:
-        with torch._dynamo.config.patch(recompile_limit=SHAPES, accumulated_recompile_limit=SHAPES):
+        room = torch._dynamo.config.patch(recompile_limit=SHAPES, accumulated_recompile_limit=SHAPES)
+        with room, inductor.patch(freezing=freezing):
             return run(*args, **options)
 
     return call

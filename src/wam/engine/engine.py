@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -18,15 +17,16 @@ from wam.encoders.streams import join_streams, split_stream, stream_shape
 from wam.encoders.text import TextEncoder
 from wam.encoders.video import FRAMES_PER_LATENT, VideoTokenizer, video_to_frames
 from wam.engine.clock import StageClock
-from wam.engine.compiled import Compile, compiled
-from wam.engine.guidance import GuidanceMode, batched, in_turn, split
+from wam.engine.compiled import compiled
+from wam.engine.config import EngineConfig
+from wam.engine.guidance import batched, in_turn, split
 from wam.engine.joint_pass import remembering
 from wam.engine.looks import canvases_of, prefix_of, state_of
 from wam.engine.memory import Memory, Twin, join_contexts, together
 from wam.engine.policy import ActionChunk
 from wam.engine.session import Session
 from wam.engine.split import Partner
-from wam.engine.step_cache import Levels, StepCache
+from wam.engine.step_cache import Levels
 from wam.flow.sampler import Given, Imagined, Sampler
 from wam.model.attention import ANCHOR
 from wam.model.kv_cache import KVCache
@@ -34,31 +34,6 @@ from wam.robot.observation import Observation
 from wam.world_action_model import VelocityOf, WorldActionModel
 
 Actions = npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class EngineConfig:
-    """How an engine runs.
-
-    memory: "slide" keeps the anchor and the last chunks; "none" starts anew from the present frame at every chunk.
-    execute: control steps to execute before looking again; None = the whole chunk. "slide" needs the whole chunk.
-    decode_video: decode the dream into pictures (costs time; the actions do not need it).
-    robot: which of the embodiments that the model knows; the first when left out.
-    joint_pass: remember in the pass of the first denoising step; see `joint_pass.py`.
-    compile: run the transformer through torch.compile; see `compiled.py`. The first steps then take long (`warm_up`).
-    guidance_mode: how the two passes of guidance are computed; see `guidance.py`. "split" needs a partner.
-    step_cache: continue velocities on some steps instead of asking the network; see `step_cache.py`.
-    """
-
-    sampler: Sampler = Sampler()
-    memory: Literal["slide", "none"] = "slide"
-    execute: int | None = None
-    decode_video: bool = False
-    robot: str | None = None
-    joint_pass: bool = True
-    compile: Compile = "off"
-    guidance_mode: GuidanceMode = "batched"
-    step_cache: StepCache | None = None
 
 
 @dataclass
@@ -99,38 +74,21 @@ class Engine:
         """
         self.model, self.tokenizer, self.text_encoder = model.eval(), tokenizer, text_encoder
         self.config, self.partner = config or EngineConfig(), partner
-        if (self.config.guidance_mode == "split") != (partner is not None):
-            raise ValueError(
-                f"guidance_mode={self.config.guidance_mode!r} with partner={partner}: a partner "
-                "(`split_process.start_partner`) and guidance_mode='split' go together"
-            )
         self.slot = model.config.slot(self.config.robot)
         self.embodiment, self.units = model.config.embodiments[self.slot], model.units(self.slot)
+        self.config.check(model.config, self.embodiment, partner)
         self._network = compiled(model.transformer, self.config.compile)
         self._room: KVCache | None = None  # where sessions that are ready together are put side by side
-        whole = self.embodiment.actions_per_chunk
-        if self._slides and not model.config.transformer.autoregressive:
-            raise ValueError(
-                "memory='slide': this model is bidirectional (autoregressive=False) and sees no remembered chunk; use "
-                "memory='none'"
-            )
-        if self._slides and self.execute != whole:
-            raise ValueError(
-                f"execute={self.execute}: a sliding memory takes whole chunks of {whole} steps; use memory='none' to "
-                "replan earlier"
-            )
-        if not 1 <= self.execute <= whole:
-            raise ValueError(f"execute={self.execute}: a chunk has 1 to {whole} steps")
 
     @property
     def execute(self) -> int:
         """Control steps to execute of every chunk."""
-        return self.config.execute or self.embodiment.actions_per_chunk
+        return self.config.steps_of(self.embodiment)
 
     @property
     def video_stride(self) -> int:
         """Control steps between looks; without memory one look per chunk is enough."""
-        return self.embodiment.video_stride if self._slides else self.execute
+        return self.embodiment.video_stride if self.config.slides else self.execute
 
     # ---------------------------------------------------------------- what it does
 
@@ -298,7 +256,7 @@ class Engine:
         context = join_contexts([self.model.context(each.to(self._device)) for each in features])
         cache = self.model.new_cache(len(features), joint=self.config.joint_pass)
         session.instruction, session.memory = instruction, Memory(context, cache, len(features), twins)
-        if session.anchor is not None and self._slides:
+        if session.anchor is not None and self.config.slides:
             self._write(session.memory, session.anchor, [ANCHOR])
             for chunk, latents in session.recent:
                 self._write(session.memory, latents, [chunk])
@@ -405,13 +363,9 @@ class Engine:
             self._room = self.model.new_cache(rows, joint=self.config.joint_pass)
         return together(memories, self._room.rows(slice(rows)))
 
-    @property
-    def _slides(self) -> bool:
-        return self.config.memory == "slide"
-
     def _goes_on(self, session: Session) -> bool:
         """Whether the session continues what it saw before, rather than starting from the present frame."""
-        return self._slides and session.begun
+        return self.config.slides and session.begun
 
     def _stream(self, session: Session) -> Hashable:
         """Equal for sessions whose pictures can be encoded as one batch."""

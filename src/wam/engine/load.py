@@ -9,7 +9,8 @@ from wam.checkpoints.model_folder import SHIPPED, load_model, tokenizer_of
 from wam.encoders.nano_tokenizer import NanoTokenizer
 from wam.encoders.text import MiniLMTextEncoder
 from wam.engine.compiled import Compile
-from wam.engine.engine import Engine, EngineConfig
+from wam.engine.config import EngineConfig
+from wam.engine.engine import Engine
 from wam.engine.guidance import GuidanceMode
 from wam.engine.quantize import Weights, quantize
 from wam.engine.split_process import start_partner

@@ -16,11 +16,11 @@ from torch import Tensor
 from wam.engine.step_cache import RELEASED_STEPS, CosineSteps, FixedSteps, Levels, StepCache
 from wam.flow.sampler import Imagined, integrate
 from wam.flow.solvers import UniPC, unipc_schedule
-from wam.model.attention import ANCHOR
+from wam.model.attention import ANCHOR, Layout
 from wam.model.kv_cache import KVCache
 from wam.model.passes import chunk_pass, chunk_sigma, clean_pass
-from wam.model.transformer import Context, Pass, Transformer, Velocity
-from wam.world_action_model import guided
+from wam.model.transformer import Context, Geometry, Pass, Transformer, Velocity
+from wam.world_action_model import Network, guided
 
 NEGATIVE_PROMPT = (
     "Vibrant colors, overexposed, static, blurry details, text, subtitles, style, artwork, painting, image, still, "
@@ -80,18 +80,21 @@ class ReleasedLoop:
         grid: tuple[int, int],
         sampler: ReleasedSampler | None = None,
         first_frame: Tensor | None = None,
+        network: Network | None = None,
     ) -> None:
         """prompts: positive, then negative unless guidance is 1. grid: rows and columns of video tokens per frame.
 
         first_frame: (1, 20, F, h, w), mask and latents that go beside the noisy ones, by latent frame; None without.
+        network: what runs in place of the transformer, a compiled one for instance.
         """
         self.transformer, self.grid, self.first_frame = transformer.eval(), grid, first_frame
-        self.sampler = sampler or ReleasedSampler()
+        self.sampler, self.network = sampler or ReleasedSampler(), network or transformer
         weight, frame_tokens = transformer.patch_embedding.weight, grid[0] * grid[1]
         self.prompts = [
             Prompted(context, KVCache(transformer.config, 1, frame_tokens, dtype=weight.dtype, device=weight.device))
             for context in prompts
         ]
+        self._known: list[tuple[Layout, Geometry]] = []  # of the last layout over what is remembered
         expected = 1 if self.sampler.guidance == 1.0 else 2
         if len(prompts) != expected:
             raise ValueError(
@@ -103,8 +106,9 @@ class ReleasedLoop:
         """Write real frames: the anchor (1, z, 1, h, w) as chunk ANCHOR, later two latent frames per chunk."""
         inputs = clean_pass(self._beside(latents, chunk), chunk, self.transformer.config, self.grid)
         for prompt in self.prompts:
-            self.transformer(inputs, prompt.context, prompt.cache)
+            self._ask(inputs, prompt)
             prompt.cache.commit(chunk)
+        self._known.clear()
 
     @torch.no_grad()
     def denoise(self, video: Tensor, action: Tensor, state: Tensor, chunk: int) -> ReleasedChunk:
@@ -114,7 +118,7 @@ class ReleasedLoop:
         told = tuple(whole_timestep(solver.sigmas) for solver in solvers)
         first = chunk_pass(self._beside(video, chunk), action, state, (told[0][0], told[1][0]), chunk, c, self.grid)
         sigma = chunk_sigma(told[0], told[1], c.frames_per_chunk).to(video.device)
-        velocity = s.step_cache().over(self._velocity, Levels(told[0].tolist(), told[1].tolist()))
+        velocity = s.step_cache().over(self.velocity, Levels(told[0].tolist(), told[1].tolist()))
 
         def answer(step: int, video: Tensor | None, action: Tensor) -> tuple[Tensor | None, Tensor | None]:
             assert video is not None
@@ -127,9 +131,17 @@ class ReleasedLoop:
         assert done.video is not None
         return ReleasedChunk(done.video, done.action, tuple(velocity.steps_run))
 
-    def _velocity(self, step: int, inputs: Pass) -> Velocity:
-        answers = [self.transformer(inputs, p.context, p.cache, state_reads=True) for p in self.prompts]
+    def velocity(self, step: int, inputs: Pass) -> Velocity:
+        """One denoising step, guided where there are two prompts; what is remembered is only read."""
+        answers = [self._ask(inputs, prompt, state_reads=True) for prompt in self.prompts]
         return answers[0] if len(answers) == 1 else guided(answers[0], answers[1], self.sampler.guidance)
+
+    def _ask(self, inputs: Pass, prompt: Prompted, *, state_reads: bool = False) -> Velocity:
+        """The network over what is remembered under a prompt; all prompts have seen the same frames."""
+        if not self._known or self._known[0][0] is not inputs.layout:
+            geometry = self.transformer.geometry(inputs.layout, prompt.cache, state_reads=state_reads)
+            self._known[:] = [(inputs.layout, geometry)]
+        return self.network(inputs, prompt.context, prompt.cache, geometry=self._known[0][1])
 
     def _beside(self, video: Tensor, chunk: int) -> Tensor:
         """Put the first frame's channels beside those of the video, at the chunk's latent frames."""

@@ -16,14 +16,17 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from wam.model.attention import Kind, Layout, attend, visible
+from wam.model.blocks import Blocks, attend_in_blocks, blocks_of
 from wam.model.codec import ActionDecoder, ActionEncoder, StateEncoder, video_sinusoid
 from wam.model.config import TransformerConfig
 from wam.model.kv_cache import KVCache
 from wam.model.rope import rotate, rotations
 
 EPS = 1e-6
+LONG = 512  # tokens from which a window is attended in blocks: below, one masked product is faster
 Rotation = tuple[Tensor, Tensor]
 KeyValue = tuple[Tensor, Tensor]  # each (B, H, L, head_dim)
+Mask = Tensor | Blocks | None  # None: every token sees every other
 
 
 @dataclass(frozen=True)
@@ -48,11 +51,11 @@ class Pass:
 class Geometry:
     """What follows from a pass's layout alone, so that passes of one layout over one cache state can share it.
 
-    rotation: of the pass's tokens.  mask: bool (b, 1, L, keys), which keys each token sees.
+    rotation: of the pass's tokens.  mask: which keys each token sees, bool (b, 1, L, keys), or the same in blocks.
     """
 
     rotation: Rotation
-    mask: Tensor
+    mask: Mask
 
 
 @dataclass(frozen=True)
@@ -98,14 +101,15 @@ class SelfAttention(nn.Module):
         self.norm_q, self.norm_k = RMSNorm(config.dim), RMSNorm(config.dim)
 
     def forward(
-        self, x: Tensor, rotation: Rotation, mask: Tensor | None, extend: Callable[[Tensor, Tensor], KeyValue] | None
+        self, x: Tensor, rotation: Rotation, mask: Mask, extend: Callable[[Tensor, Tensor], KeyValue] | None
     ) -> Tensor:
         q = rotate(_split(self.norm_q(self.q(x)), self.heads), rotation)
         k = rotate(_split(self.norm_k(self.k(x)), self.heads), rotation)
         v = _split(self.v(x), self.heads)
         if extend is not None:
             k, v = extend(k, v)
-        return self.o(_join(attend(q, k.to(q.dtype), v.to(q.dtype), mask)))
+        k, v = k.to(q.dtype), v.to(q.dtype)
+        return self.o(_join(attend_in_blocks(q, k, v, mask) if isinstance(mask, Blocks) else attend(q, k, v, mask)))
 
 
 class CrossAttention(nn.Module):
@@ -154,7 +158,7 @@ class Block(nn.Module):
         levels: Tensor,
         slot: Tensor,
         rotation: Rotation,
-        mask: Tensor | None,
+        mask: Mask,
         text: KeyValue,
         image: KeyValue | None,
         extend: Callable[[Tensor, Tensor], KeyValue] | None,
@@ -247,9 +251,12 @@ class Transformer(nn.Module):
         Good for every pass of this layout until the cache's next `commit` or `reset`.
         """
         c = self.config
+        rotation = rotations(layout, c.head_dim, c.frames_per_chunk, c.actions_per_chunk)
+        if cache is None and not state_reads and layout.groups and len(layout) >= LONG:
+            return Geometry(rotation, blocks_of(layout.groups, c.memory, c.autoregressive))
         keys = layout if cache is None else cache.layout_with(layout)
         mask = visible(layout, keys, c.memory, autoregressive=c.autoregressive, state_reads=state_reads)
-        return Geometry(rotations(layout, c.head_dim, c.frames_per_chunk, c.actions_per_chunk), mask[:, None])
+        return Geometry(rotation, mask[:, None])
 
     def forward(
         self,

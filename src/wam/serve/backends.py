@@ -14,6 +14,10 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from wam.checkpoints.model_folder import CONFIG, is_adapter, read_config
+from wam.checkpoints.presets import PRESETS
+from wam.checkpoints.recognise import read_fields
+from wam.checkpoints.source import resolve as resolve_source
 from wam.engine.engine import Engine
 from wam.engine.load import load_policy, resolve
 from wam.engine.policy import ActionChunk
@@ -62,7 +66,10 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class CheckpointSource:
-    """A model's folder, Hub id ("owner/name", "owner/name@revision") or shipped name; options of `load_policy`."""
+    """A model that `wam train` wrote: a folder, a Hub id ("owner/name", "owner/name@revision") or a shipped name.
+
+    options: of `load_policy`.
+    """
 
     checkpoint: str
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -74,13 +81,13 @@ class CheckpointSource:
 
         if self.threads is not None:
             torch.set_num_threads(self.threads)
-        folder, name, revision = locate(self.checkpoint)
-        engine = load_policy(folder, **self.options).engine
+        found = locate(self.checkpoint)
+        engine = load_policy(found.folder, **self.options).engine
         if self.device != "cpu":
             engine.model.to(self.device)
             if isinstance(engine.tokenizer, torch.nn.Module):
                 engine.tokenizer.to(self.device)
-        return EngineBackend(engine, name, revision)
+        return EngineBackend(engine, found.name, found.revision)
 
 
 class EngineBackend:
@@ -110,26 +117,39 @@ class EngineBackend:
         warm_up(self._engine, sessions)
 
 
-def locate(checkpoint: str) -> tuple[Path, str, str]:
-    """(folder, name, revision) of what a user typed; a Hub id is downloaded once.
+@dataclass(frozen=True)
+class Located:
+    """What a user typed. ours: written by `wam train`.  revision: the Hub's commit, or a digest of the folder."""
 
-    The revision is the Hub's commit, or a digest of the folder's configuration and of the sizes of its files.
-    """
+    folder: Path
+    name: str
+    revision: str
+    ours: bool
+
+
+def locate(checkpoint: str) -> Located:
+    """Find a model; one on the Hub is downloaded once. Raises OSError or ValueError naming what was tried."""
     try:
         folder = resolve(checkpoint)
+        return Located(folder, Path(checkpoint).name, _digest(folder), _is_ours(folder))
     except FileNotFoundError:
-        if checkpoint.count("/") != 1:
+        if checkpoint.count("/") != 1 and checkpoint not in PRESETS:
             raise
-        from huggingface_hub import snapshot_download
+    source = resolve_source(checkpoint)
+    return Located(source.folder, source.name, source.revision or "unknown", _is_ours(source.folder))
 
-        name, _, revision = checkpoint.partition("@")
-        folder = Path(snapshot_download(name, revision=revision or None))
-        return folder, name, folder.name
-    config = folder / "config.json"
+
+def _is_ours(folder: Path) -> bool:
+    return is_adapter(folder) or {"transformer", "latent"} <= read_fields(folder / CONFIG).keys()
+
+
+def _digest(folder: Path) -> str:
+    """Of the configuration and of the sizes of the weights: tells versions apart, and costs nothing."""
+    config = folder / CONFIG
     digest = hashlib.sha256(config.read_bytes() if config.is_file() else b"")
     for file in sorted(folder.glob("*.safetensors")):
         digest.update(f"{file.name} {file.stat().st_size}".encode())
-    return folder, Path(checkpoint).name, f"sha256:{digest.hexdigest()[:12]}"
+    return f"sha256:{digest.hexdigest()[:12]}"
 
 
 # ---------------------------------------------------------------- without a model
@@ -214,8 +234,6 @@ class ReplayBackend:
 
 def robot_of(name: str) -> Embodiment:
     """A robot's name, its YAML file, or a checkpoint that knows one."""
-    from wam.checkpoints.model_folder import read_config
-
     try:
         return read_config(resolve(name)).embodiments[0]
     except FileNotFoundError:

@@ -18,7 +18,8 @@ class Served:
     """The policy behind the server, as the worker describes it.
 
     execute: control steps to execute of every chunk.  remembers: whether it goes on from chunk to chunk.
-    dreams: whether it decodes the video that it imagines.
+    dreams: whether it decodes the video that it imagines.  frames, stride: looks per chunk, and control steps between
+    them; None: as the robot's training had them.
     """
 
     model: str
@@ -27,6 +28,14 @@ class Served:
     execute: int
     remembers: bool
     dreams: bool
+    frames: int | None = None
+    stride: int | None = None
+
+    @property
+    def cadence(self) -> Cadence:
+        """When it looks at the world."""
+        trained = Cadence.of(self.robot)
+        return Cadence(self.frames or trained.frames, self.stride or trained.stride, self.robot.control_hz)
 
     def to_dict(self) -> dict[str, Any]:
         return {**{f.name: getattr(self, f.name) for f in dataclasses.fields(self)}, "robot": self.robot.to_dict()}
@@ -38,7 +47,7 @@ class Served:
 
 def metadata(served: Served) -> dict[str, Any]:
     """Everything, for the first frame of a connection; RoboArena's fields among it."""
-    robot, cadence = served.robot, Cadence.of(served.robot)
+    robot, cadence = served.robot, served.cadence
     return {
         "server": "wam",
         "protocol": 1,
@@ -51,8 +60,8 @@ def metadata(served: Served) -> dict[str, Any]:
         "horizon": robot.actions_per_chunk,
         "execute": served.execute,
         "control_hz": robot.control_hz,
-        "video_hz": robot.control_hz / robot.video_stride,
-        "video_stride": robot.video_stride,
+        "video_hz": robot.control_hz / cadence.stride,
+        "video_stride": cadence.stride,
         "frames_per_request": cadence.frames if served.remembers else 1,
         "remembers": served.remembers,
         "dreams": served.dreams,

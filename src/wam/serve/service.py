@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from wam.serve.backends import Source
-from wam.serve.cadence import Cadence, Choice, choose
+from wam.serve.cadence import Choice, choose
 from wam.serve.errors import ServeError, bad_request
 from wam.serve.metadata import Served
 from wam.serve.metrics import Metrics
@@ -76,7 +76,6 @@ class Service:
         """Load the model. Raises WorkerBroken saying why it could not be."""
         self.served = served = await self.supervisor.start()
         self.keys = RobotKeys(served.robot, self._missing_camera)
-        self.cadence = Cadence.of(served.robot)
         self._housekeeper = asyncio.create_task(self._keep_house(), name="wam-serve-housekeeper")
         return served
 
@@ -156,7 +155,7 @@ class Service:
             why, session.lost = session.lost, None
             raise lost(why)
         choice = choose(
-            self.cadence,
+            self.served.cadence,
             ask.seen.frames,
             ask.seen.times,
             begun=session.begun,

@@ -143,7 +143,6 @@ class Supervisor:
             self._on_lost(why)
             if self._stopping or self.broken is not None:
                 return
-            self._settled.clear()
             self._fruitless += 1
             if self._fruitless > ATTEMPTS:
                 self._give_up(f"the model's process died {ATTEMPTS} times before it was ready; the last time: {why}")
@@ -177,6 +176,7 @@ class Supervisor:
             self._kill()
         finally:
             self._writer.close()
+            self._not_ready()
         process = self._process
         await asyncio.to_thread(process.join, 10.0)
         return f"the model's process died (exit code {process.exitcode})"
@@ -220,9 +220,13 @@ class Supervisor:
         else:
             self._on_broken()
 
+    def _not_ready(self) -> None:
+        """Let requests wait for the next worker, if there will be one."""
+        if not self._stopping and self.broken is None:
+            self._settled.clear()
+
     def _kill(self) -> None:
-        if not self._stopping:
-            self._settled.clear()  # nobody should ask it any more
+        self._not_ready()
         if self._process is not None and self._process.is_alive():
             self._process.kill()
 

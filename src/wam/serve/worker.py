@@ -6,7 +6,6 @@ Batches form by themselves: while one is computed, the next requests arrive. A s
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import socket
 import time
@@ -26,8 +25,8 @@ logger = logging.getLogger(__name__)
 
 def work(link: socket.socket, source: Source, batch: int) -> None:
     """The life of the process. It ends when the server does, however that ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the server's business
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for number in (signal.SIGINT, signal.SIGTERM):  # sent to all processes at once, but the server's business
+        signal.signal(number, signal.SIG_IGN)
     server = WorkerEnd(link)
     try:
         backend = source.open()
@@ -36,8 +35,8 @@ def work(link: socket.socket, source: Source, batch: int) -> None:
         logger.exception("the model could not be loaded")
         server.send({"broken": f"{type(problem).__name__}: {problem}"})
         return
-    server.send({"ready": backend.served.to_dict(), "pid": os.getpid()})
     with suppress(EOFError, ConnectionError):  # the server is gone
+        server.send({"ready": backend.served.to_dict()})
         Worker(server, backend, batch).run()
 
 

@@ -104,7 +104,7 @@ class ZmqDoor:
             return gr00t.pack({})
         if endpoint == "get_modality_config":
             served = self._service.served
-            return gr00t.pack(gr00t.modality_config(served.robot, served.remembers))
+            return gr00t.pack(gr00t.modality_config(served.robot, served.cadence, served.remembers))
         if endpoint == "kill":
             return self._kill()
         raise bad_request(

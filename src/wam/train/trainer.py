@@ -29,6 +29,7 @@ from wam.world_action_model import Counts, WorldActionModel
 
 logger = logging.getLogger(__name__)
 MODEL, CHECKPOINTS, ORIGIN = "model", "checkpoints", "training.json"
+WITHOUT_ACTIONS = "without actions"  # in place of a robot: windows of which nobody knows the actions
 FILES = (WEIGHTS, AVERAGED, MOMENTS)
 
 
@@ -44,11 +45,15 @@ class Report:
 
 @dataclass(frozen=True)
 class Step:
-    """One optimiser step, in this process's part: losses that add up to the whole, and the norm of all gradients."""
+    """One optimiser step, in this process's part: losses that add up to the whole, and the norm of all gradients.
+
+    robots: (robots + 1, 4), the sums of `Losses.windows` over the windows of each; last, of those without actions.
+    """
 
     video: Tensor
     action: Tensor
     gradient_norm: Tensor
+    robots: Tensor
 
 
 class Trainer:
@@ -161,6 +166,8 @@ class Trainer:
 
         optimizer.zero_grad()
         video, action = torch.zeros((), device=text.device), torch.zeros((), device=text.device)
+        robots = torch.zeros(len(self.bare.config.embodiments) + 1, 4, device=text.device)
+        whose = torch.where(batch.has_action, batch.embodiment, len(robots) - 1).to(text.device)
         parts = config.optimizer.accumulate
         for part in range(parts):
             some = slice(part, None, parts)
@@ -170,13 +177,14 @@ class Trainer:
                 (losses.total * world).backward()  # the processes' gradients are averaged, the parts of a mean add up
             video += losses.video.detach()
             action += losses.action.detach()
+            robots.index_add_(0, whose[some], losses.windows.to(robots))
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.optimizer.clip_norm)
         for group in optimizer.param_groups:
             group["lr"] = self._rate()
         optimizer.step()
         self.learned.averaged.update(self.step)
         self.step += 1
-        return Step(video, action, gathered(norm))
+        return Step(video, action, gathered(norm), robots)
 
     def _text(self, text_id: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
         """Prompt features (B, Lt, text_dim); some samples are left without their sentence."""
@@ -199,10 +207,23 @@ class Trainer:
         means = torch.stack([torch.stack([step.video, step.action, step.gradient_norm]) for step in recent]).mean(0)
         video, action, norm = means.tolist()
         video, action = self.processes.summed(video, action)
-        line = {"video": video, "action": action, "gradient_norm": norm, "lr": self._rate()}
+        line = {"video": video, "action": action, "gradient_norm": norm, "lr": self._rate(), **self._by_robot(recent)}
         self._log({"step": self.step, "seconds": self.seconds, "waited": round(self.ahead.waited, 3), **line})
         if watch is not None:
             watch(Report(self.step, min(1.0, self.spent), video, action))
+
+    def _by_robot(self, recent: Sequence[Step]) -> dict[str, Any]:
+        """The same means for each robot, where there are several; left out is what none of its windows taught."""
+        names = [*(robot.name for robot in self.bare.config.embodiments), WITHOUT_ACTIONS]
+        if len(names) == 2:
+            return {}
+        sums = self.processes.summed(*torch.stack([step.robots for step in recent]).sum(0).flatten().tolist())
+        found: dict[str, dict[str, float]] = {}
+        for place, name in enumerate(names):
+            video, action, frames, actions = sums[4 * place : 4 * place + 4]
+            parts = (("video", video, frames), ("action", action, actions))
+            found[name] = {part: errors / count for part, errors, count in parts if count}
+        return {"embodiments": found}
 
     def _validate(self) -> None:
         model = averaged_model(self.learned, self.form, keep=self.processes.main)

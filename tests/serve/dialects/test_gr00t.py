@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from wam.robot.embodiment import METAWORLD_SAWYER, load_embodiment
-from wam.serve.cadence import Choice
+from wam.serve.cadence import Cadence, Choice
 from wam.serve.dialects import gr00t
 from wam.serve.errors import ServeError
 from wam.serve.request import Answer, Who
@@ -18,7 +18,7 @@ from wam.serve.robot_keys import RobotKeys
 from wam_client.wire import Limits
 
 DROID = load_embodiment("droid-franka")
-KEYS = RobotKeys(METAWORLD_SAWYER)
+KEYS, CADENCE = RobotKeys(METAWORLD_SAWYER), Cadence.of(METAWORLD_SAWYER)
 LIMITS = Limits()
 
 
@@ -107,7 +107,7 @@ def test_the_flat_request_of_older_clients_gets_a_flat_answer() -> None:
 
 
 def test_the_modality_config_names_keys_and_steps() -> None:
-    config = decode(gr00t.pack(gr00t.modality_config(METAWORLD_SAWYER, remembers=True)))
+    config = decode(gr00t.pack(gr00t.modality_config(METAWORLD_SAWYER, CADENCE, remembers=True)))
     assert config["video"] == {
         "__ModalityConfig_class__": True,
         "as_json": {"delta_indices": [-6, -4, -2, 0], "modality_keys": ["top", "side"]},
@@ -115,7 +115,7 @@ def test_the_modality_config_names_keys_and_steps() -> None:
     assert config["action"]["as_json"] == {"delta_indices": list(range(8)), "modality_keys": ["hand"]}
     assert config["state"]["as_json"]["modality_keys"] == ["hand"]
     assert config["language"]["as_json"]["modality_keys"] == [gr00t.LANGUAGE]
-    assert gr00t.modality_config(METAWORLD_SAWYER, remembers=False)["video"]["as_json"]["delta_indices"] == [0]
+    assert gr00t.modality_config(METAWORLD_SAWYER, CADENCE, remembers=False)["video"]["as_json"]["delta_indices"] == [0]
 
 
 def without(modality: str, key: str) -> dict[str, Any]:

@@ -131,9 +131,8 @@ def options_of(data: Any) -> dict[str, Any]:
     return dict(options or {})
 
 
-def modality_config(robot: Embodiment, remembers: bool) -> dict[str, Any]:
+def modality_config(robot: Embodiment, cadence: Cadence, remembers: bool) -> dict[str, Any]:
     """What `get_modality_config` answers: which keys, and which control steps around the present."""
-    cadence = Cadence.of(robot)
     looks = [-step * cadence.stride for step in range(cadence.frames if remembers else 1)][::-1]
     names = {
         "video": (looks, list(robot.cameras)),
