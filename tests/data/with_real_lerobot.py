@@ -11,7 +11,6 @@ from pathlib import Path
 from types import ModuleType
 
 import numpy as np
-import torch
 
 FPS = 40
 ROWS = 10
@@ -29,10 +28,7 @@ WINDOW = {
 
 
 def lerobot_dataset() -> ModuleType:
-    """The module; the torchvision of PyPI needs two operators declared before it can be imported beside this torch."""
-    library = torch.library.Library("torchvision", "DEF")
-    for name in ("nms", "qnms"):
-        library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    """Imported late, since our own tests read the constants of this file."""
     import lerobot.datasets.lerobot_dataset as module
 
     return module
@@ -87,7 +83,6 @@ def write(root: Path) -> None:
 
 def convert(root: Path) -> None:
     """With the program that lerobot tells people to use; it looks for `root/repo_id`."""
-    lerobot_dataset()
     from lerobot.datasets.v30.convert_dataset_v21_to_v30 import convert_dataset
 
     convert_dataset(root.name, root=root.parent, push_to_hub=False)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.realtime.counting import HOLD, Answer, Counting, play
 from wam.realtime import Executor, Request, Rest, SimulatedWorker, Thought, Timing, VirtualClock
-from wam.realtime.executor import DelayEstimate
+from wam_client.executor import DelayEstimate
 
 CONTINUE = Timing(coast=1.0, patience=10**6)
 delays = st.lists(st.floats(0, 30), min_size=1, max_size=40)

@@ -9,7 +9,7 @@ from scipy.signal import savgol_filter
 
 from tests.realtime.counting import Counting, play
 from wam.realtime import Timing
-from wam.realtime.smoothing import SavitzkyGolay, SmoothJoin, blend
+from wam_client.smoothing import SavitzkyGolay, SmoothJoin, blend, cubic_spline, savitzky_golay
 
 SIZES = (1, 2, 3, 4, 8, 11, 24, 48)
 
@@ -38,6 +38,21 @@ def test_it_is_the_filter_of_the_paper() -> None:
     actions = noise(48)
     dense = CubicSpline(np.arange(48), actions)(np.arange(95) / 2)
     assert np.allclose(SavitzkyGolay()(actions), savgol_filter(dense, 21, 3, axis=0)[::2], atol=1e-6)
+
+
+@pytest.mark.parametrize("count", [3, 4, 5, 9, 30])
+def test_the_spline_is_scipys(count: int) -> None:
+    values, at = noise(count), np.random.default_rng(1).uniform(0, count - 1, 50)
+    at = np.concatenate([at, np.arange(count)])
+    assert np.allclose(cubic_spline(values, at), CubicSpline(np.arange(count), values.astype(float))(at), atol=1e-10)
+
+
+@pytest.mark.parametrize(("window", "order"), [(3, 0), (5, 2), (5, 3), (21, 3), (21, 6)])
+def test_the_filter_is_scipys(window: int, order: int) -> None:
+    for count in (window, window + 1, 50):
+        values = noise(count).astype(float)
+        expected = savgol_filter(values, window, order, axis=0)
+        assert np.allclose(savitzky_golay(values, window, order), expected, atol=1e-10)
 
 
 def test_blending_fades_from_old_to_new() -> None:

@@ -7,6 +7,7 @@ Example:
     wam bench released --threads 2
     wam bench published --preset dreamzero-droid --device cuda
     wam bench loader data/kitchen --embodiment kitchen.yaml
+    wam bench serve --sessions 8 --chunks 10000
 """
 
 from __future__ import annotations
@@ -15,12 +16,21 @@ from typing import Annotated, Union
 
 import tyro
 
-from wam.cli import bench_ladder, bench_latency, bench_loader, bench_published, bench_released, bench_train
+from wam.cli import (
+    bench_ladder,
+    bench_latency,
+    bench_loader,
+    bench_published,
+    bench_released,
+    bench_serve,
+    bench_train,
+)
 from wam.cli.bench_ladder import Ladder
 from wam.cli.bench_latency import Latency
 from wam.cli.bench_loader import Loader
 from wam.cli.bench_published import Published
 from wam.cli.bench_released import Released
+from wam.cli.bench_serve import ServeLoad
 from wam.cli.bench_train import Train
 
 Bench = Union[  # noqa: UP007  a value, not an annotation
@@ -30,6 +40,7 @@ Bench = Union[  # noqa: UP007  a value, not an annotation
     Annotated[Released, tyro.conf.subcommand("released", description=bench_released.__doc__)],
     Annotated[Published, tyro.conf.subcommand("published", description=bench_published.__doc__)],
     Annotated[Loader, tyro.conf.subcommand("loader", description=bench_loader.__doc__)],
+    Annotated[ServeLoad, tyro.conf.subcommand("serve", description=bench_serve.__doc__)],
 ]
 MAINS = {
     Ladder: bench_ladder.main,
@@ -38,6 +49,7 @@ MAINS = {
     Released: bench_released.main,
     Published: bench_published.main,
     Loader: bench_loader.main,
+    ServeLoad: bench_serve.main,
 }
 
 

@@ -5,6 +5,7 @@ Example:
     wam eval --policy constant-hold --tasks mt10 --episodes 50 --out runs/eval/hold
     wam eval nano-metaworld --realtime --delay 0.33 --out runs/eval/async-third
     wam eval runs/libero/model --env libero --tasks libero_object --episodes 10 --out runs/eval/libero
+    wam eval --policy openpi://127.0.0.1:8000 --env libero --tasks libero_object --episodes 10 --out runs/eval/pi05
 """
 
 from __future__ import annotations
@@ -14,16 +15,17 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast, get_args
 
 import tyro
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from wam.cli.loop import Loop
 from wam.data.files import write_atomic
-from wam.engine.quantize import Weights
 from wam.evaluate.provenance import Provenance
 from wam.evaluate.realtime_rollout import RealTime
+from wam.evaluate.remote import Address, RemoteSource
 from wam.evaluate.report import Report, write_report
 from wam.evaluate.rerun_log import rerun_module
 from wam.evaluate.results import EpisodeRecord
@@ -37,37 +39,6 @@ from wam.sim.tasks import SPLITS
 from wam.sim.worlds import WORLDS, WorldName
 
 SUMMARY, TABLE, PAGE = "summary.json", "summary.md", "report.html"
-
-
-@dataclass(frozen=True)
-class Loop:
-    """How a trained policy runs; passed to `wam.engine.load_policy`."""
-
-    steps: int = 1
-    """Denoising steps per chunk."""
-    solver: Literal["euler", "unipc"] = "euler"
-    guidance: float = 1.0
-    """Classifier-free guidance scale; 1 = off."""
-    video_final: float = 0.0
-    """Noise level at which the video stops: 0 = dream in full, 1 = leave it noise and denoise the actions only."""
-    memory: Literal["slide", "none"] = "slide"
-    """"slide" remembers the last chunks, "none" starts anew from the present frame at every chunk."""
-    execute: int | None = None
-    """Control steps to execute of every chunk; the whole chunk when left out."""
-    decode_video: bool = False
-    """Decode the dream into pictures, so that films show it (slower)."""
-    robot: str | None = None
-    """Which of the robots that the model knows; the first when left out."""
-    joint_pass: bool = True
-    """Remember what was seen in the pass of the first denoising step."""
-    compile: Literal["off", "blocks", "whole"] = "off"
-    """Run the network through torch.compile: block by block (seconds to compile) or as a whole (a minute, faster)."""
-    guidance_mode: Literal["sequential", "batched", "split"] = "batched"
-    """The two passes of guidance: one after the other, as one batch, or split over two processes."""
-    step_cache: str | None = None
-    """Steps at which the network is not asked: "cosine", "error", "error=0.02", or the steps to run, "0,1,2,6,10"."""
-    weights: Weights = "float32"
-    """Format of the network's weights."""
 
 
 @dataclass(frozen=True)
@@ -102,8 +73,13 @@ class Eval:
     """Folder of the results."""
     checkpoint: tyro.conf.Positional[Path | None] = None
     """Folder written by `wam train`, or the name of a shipped model; left out for the baselines."""
-    policy: PolicyKind = "wam"
-    """A checkpoint, or a baseline: "constant-hold" (the floor) or "expert" (the ceiling)."""
+    policy: str = "wam"
+    """A checkpoint (wam), a baseline: "constant-hold" (the floor) or "expert" (the ceiling), or somebody's server:
+    wam://host:port, openpi://host:port, roboarena://host:port, gr00t://host:port."""
+    keys: Path | None = None
+    """YAML file that says how a server calls the robot's cameras, states and actions (`wam.evaluate.remote_keys`)."""
+    token_file: Path | None = None
+    """File with the token that a server asks for."""
     env: WorldName = "metaworld"
     """The simulator."""
     tasks: tuple[str, ...] = ("mt10",)
@@ -137,10 +113,25 @@ class Eval:
     json: bool = False
     """Print one line of JSON at the end."""
 
-    def source(self) -> PolicySource:
+    def source(self) -> PolicySource | RemoteSource:
         """Raises ValueError when the policy needs a checkpoint and has none, or the other way round."""
+        robot = WORLDS[self.env].robot(self.task_names())
+        if "://" in self.policy:
+            return self._remote(robot)
+        if self.policy not in get_args(PolicyKind):
+            raise ValueError(f"--policy {self.policy}: expected one of {get_args(PolicyKind)}, or DIALECT://host:port")
+        if self.keys is not None or self.token_file is not None:
+            raise ValueError(f"--keys and --token-file are for servers; --policy is {self.policy!r}")
         options = dataclasses.asdict(self.loop) if self.policy == "wam" else {}
-        return PolicySource(self.policy, self.checkpoint, options, WORLDS[self.env].robot(self.task_names()))
+        return PolicySource(cast(PolicyKind, self.policy), self.checkpoint, options, robot)
+
+    def _remote(self, robot: Embodiment) -> RemoteSource:
+        """A server: how it runs its policy is its own business, but for the steps that are executed."""
+        if self.checkpoint is not None:
+            raise ValueError(f"policy {self.policy!r} takes no checkpoint; {self.checkpoint} was given")
+        if self.loop != Loop(execute=self.loop.execute):
+            raise ValueError(f"{self.policy}: of {self.loop} a server can be told 'execute' alone; leave the rest out")
+        return RemoteSource(Address.parse(self.policy), robot, self.keys, self.loop.execute, self.token_file)
 
     def environments(self, embodiment: Embodiment) -> MetaWorldSource | ArmsSource:
         """Raises ValueError for a look or wording that only Meta-World has."""

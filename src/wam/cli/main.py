@@ -30,6 +30,7 @@ VERBS = {
     "compare": Verb("Compare", "compare evaluations on the same episodes, pair by pair"),
     "merge-lora": Verb("MergeLora", "merge an adapter into the weights that it was trained on"),
     "parity": Verb("Parity", "compare our numbers with those of the released code"),
+    "serve": Verb("Serve", "serve a policy to robots: openpi, RoboArena and GR00T clients"),
     "bench": Verb("Bench", "time the engine rung by rung, stage by stage, and the loaders"),
     "inspect": Verb("Inspect", "say what a checkpoint is, and what is missing or does not fit"),
     "convert": Verb("Convert", "write a checkpoint in another layout or type"),

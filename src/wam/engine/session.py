@@ -79,6 +79,11 @@ class Session:
             )
         return _seen(self.encoder_state)
 
+    def forget(self) -> None:
+        """The next look begins anew, as the first one did; the sentence, and the noise to come, stay what they are."""
+        self.chunk, self.encoder_state, self.anchor, self.recent = ANCHOR, None, None, []
+        self.state, self.time = None, None
+
     def saw(self, latents: Tensor, encoder_state: Any, state: Tensor, time: float, *, anew: bool) -> None:
         """A chunk has been seen, or (anew) an anchor frame; what the memory will no longer hold is dropped."""
         self.encoder_state, self.state, self.time = encoder_state, state, time

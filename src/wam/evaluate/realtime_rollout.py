@@ -19,8 +19,19 @@ import numpy.typing as npt
 
 from wam.engine.policy import ActionChunk, Policy
 from wam.evaluate.rollout import Environment, EpisodeResult, RunningEpisode, imagined, noise_seed
-from wam.realtime import Executor, Join, Phases, Request, Rest, SimulatedWorker, Timing, VirtualClock, run
-from wam.realtime.smoothing import SavitzkyGolay, SmoothJoin
+from wam.realtime import (
+    Executor,
+    Join,
+    Phases,
+    Request,
+    Rest,
+    SavitzkyGolay,
+    SimulatedWorker,
+    SmoothJoin,
+    Timing,
+    VirtualClock,
+    run,
+)
 from wam.robot.embodiment import METAWORLD_SAWYER, Embodiment
 from wam.robot.observation import Observation
 

@@ -1,13 +1,14 @@
 """Acting on a robot's own clock: the current chunk plays while the next one is being thought out.
 
-The files of this room import nothing of wam but each other (`tests/realtime/test_room.py`), so that the robot-side
-client, which has neither torch nor models, can carry them.
+The code lives in `wam_client`, the robot's side of the wire, which has neither torch nor models; the names are these in
+both places.
 """
 
-from .clock import Clock, Pace, Robot, VirtualClock, WallClock, run
-from .executor import Executor, Join, Report, Request, Rest, Thought, Timing, Worker, switch
-from .phases import Phases, Session
-from .workers import SimulatedWorker, ThreadWorker
+from wam_client.clock import Clock, Pace, Robot, VirtualClock, WallClock, run
+from wam_client.executor import Executor, Join, Report, Request, Rest, Thought, Timing, Worker, switch
+from wam_client.phases import Phases, Session
+from wam_client.smoothing import SavitzkyGolay, SmoothJoin
+from wam_client.workers import SimulatedWorker, ThreadWorker
 
 __all__ = [
     "Clock",
@@ -19,8 +20,10 @@ __all__ = [
     "Request",
     "Rest",
     "Robot",
+    "SavitzkyGolay",
     "Session",
     "SimulatedWorker",
+    "SmoothJoin",
     "ThreadWorker",
     "Thought",
     "Timing",

@@ -1,7 +1,4 @@
-"""Two ways to think without blocking: on a thread of its own, and in virtual time with a delay that is known.
-
-This file needs nothing of wam but its neighbour, so that robots can carry it.
-"""
+"""Two ways to think without blocking: on a thread of its own, and in virtual time with a delay that is known."""
 
 from __future__ import annotations
 
@@ -10,8 +7,8 @@ import threading
 from collections.abc import Callable
 from typing import Generic
 
-from .clock import Clock
-from .executor import Chunk, Look, Request, Thought
+from wam_client.clock import Clock
+from wam_client.executor import Chunk, Look, Request, Thought
 
 Think = Callable[[Request[Look]], Chunk]
 

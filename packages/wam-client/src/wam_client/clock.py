@@ -1,4 +1,4 @@
-"""The robot's clock, real or virtual, and the loop that follows it. Needs nothing of wam but its neighbour."""
+"""The robot's clock, real or virtual, and the loop that follows it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from .executor import Action, Executor
+from wam_client.executor import Action, Executor
 
 LookOut = TypeVar("LookOut", covariant=True)
 Look = TypeVar("Look")

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-from .executor import Actions, Chunk, Look, Request
+from wam_client.executor import Actions, Chunk, Look, Request
 
 LookIn = TypeVar("LookIn", contravariant=True)
 

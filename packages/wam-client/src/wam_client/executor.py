@@ -10,8 +10,6 @@ clean as in 2512.05964; the asynchronous loop: arXiv 2602.15922, section 3.2.2).
 
 Delays are counted in ticks that the robot has played, not in seconds: then they are right for a simulator that runs
 fast or slow as well, and a robot that stood still for want of a plan skips nothing when the plan arrives.
-
-This file needs numpy alone, and nothing of wam, so that robots can carry it.
 """
 
 from __future__ import annotations
@@ -68,7 +66,7 @@ class Thought(Generic[Look]):
 
 
 class Worker(Protocol[Look]):
-    """Thinks without blocking, about one question at a time; `wam.realtime.workers` has some."""
+    """Thinks without blocking, about one question at a time; `wam_client.workers` has some."""
 
     @property
     def busy(self) -> bool:

@@ -1,0 +1,105 @@
+"""wam serve from end to end: starts, says where, answers, and ends on SIGTERM."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tyro
+from tests.serve.servers import Client
+
+from wam.cli.serve import Serve
+from wam.serve.backends import CheckpointSource, EchoSource, ReplaySource
+
+
+def options(*arguments: str) -> Serve:
+    return tyro.cli(Serve, args=list(arguments))
+
+
+def start(*arguments: str) -> tuple[subprocess.Popen[str], dict[str, Any]]:
+    """The process, and what it says when it listens."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "wam.cli.main", "serve", *arguments, "--port", "0", "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"},
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    if not line:
+        assert process.stderr is not None
+        pytest.fail(process.stderr.read())
+    return process, json.loads(line)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_serves_until_it_is_told_to_stop(number: signal.Signals) -> None:
+    """As a terminal and as service managers do it: the signal goes to all of its processes."""
+    process, where = start("--echo", "metaworld-sawyer", "--zmq-port", "0")
+    try:
+        with Client(f"ws://127.0.0.1:{where['port']}") as client:
+            assert client.ask(client.metadata["example_observation"])["actions"].shape == (8, 4)
+            os.killpg(process.pid, number)
+            assert process.wait(30) == 0
+        assert process.stderr is not None and "leaked" not in process.stderr.read()
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_no_process_is_left_when_the_server_is_killed() -> None:
+    process, _ = start("--echo", "metaworld-sawyer")
+    threads = Path(f"/proc/{process.pid}/task").iterdir()
+    children = [child for thread in threads for child in (thread / "children").read_text().split()]
+    assert children
+    process.kill()
+    process.communicate()
+    deadline = time.monotonic() + 20
+    while any(_lives(child) for child in children) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not any(_lives(child) for child in children)
+
+
+def _lives(process: str) -> bool:
+    status = Path(f"/proc/{process}/stat")
+    return status.exists() and status.read_text().rsplit(")", 1)[1].split()[0] != "Z"
+
+
+def test_what_is_served_is_chosen_by_name() -> None:
+    source = options("nano-metaworld", "--steps", "2", "--memory", "none").source()
+    assert isinstance(source, CheckpointSource) and source.options["steps"] == 2
+    assert options("--echo", "yam").source() == EchoSource("yam")
+    assert options("--replay", "data", "--robot", "yam", "--episode", "2").source() == ReplaySource("data", "yam", 2)
+
+
+@pytest.mark.parametrize("arguments", [[], ["nano-metaworld", "--echo", "yam"]])
+def test_one_policy_must_be_named(arguments: list[str]) -> None:
+    with pytest.raises(ValueError, match="give a checkpoint, --echo ROBOT or --replay FILE"):
+        options(*arguments).source()
+
+
+def test_a_model_that_is_not_there_is_an_error() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "wam.cli.main", "serve", "no-such-model", "--port", "0"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert done.returncode == 1
+    assert "no such folder, and no shipped model of that name" in done.stderr
+
+
+def test_an_empty_token_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("\n")
+    with pytest.raises(ValueError, match="the file is empty"):
+        options("--echo", "yam", "--token-file", str(tmp_path / "token")).server()
