@@ -24,17 +24,22 @@ from wam.engine.quantize import Weights, quantize
 from wam.engine.session import Session
 from wam.engine.step_cache import ErrorBound, StepCache
 from wam.flow.sampler import Sampler
+from wam.world_action_model import WorldActionModel
 
 NOTHING_SAVED = Undone(history=True, prompt=True, levels=True)
 
 
 @dataclass(frozen=True)
 class Way:
-    """How a chunk is decided. undone: savings that are left out; the engine itself runs when there are none."""
+    """How a chunk is decided. undone: savings that are left out; the engine itself runs when there are none.
+
+    weights: their format.  model: another model of the same shape, such as one after its Flash stage; None: the first.
+    """
 
     undone: Undone = field(default_factory=Undone)
     config: EngineConfig = field(default_factory=EngineConfig)
     weights: Weights = "float32"
+    model: str | None = None
 
     def with_sampler(self, **changes: object) -> Way:
         return self.with_config(sampler=replace(self.config.sampler, **changes))  # type: ignore[arg-type]
@@ -67,8 +72,12 @@ class Rung:
     climbs: bool = True
 
 
-def rungs(bound: float = 0.1, cuda: bool = False) -> list[Rung]:
-    """In the order in which to climb. bound: of the step cache's error.  cuda: narrow arithmetic is fast there."""
+def rungs(bound: float = 0.1, cuda: bool = False, flash: str | None = None) -> list[Rung]:
+    """In the order in which to climb.
+
+    bound: of the step cache's error.  cuda: narrow arithmetic is fast there.  flash: the model after its Flash stage.
+    """
+    after_flash = Rung("Flash weights", lambda w: replace(w, model=flash), lossless=False, alone=False)
     return [
         Rung("KV cache", lambda w: w.saving("history"), lossless=True),
         Rung("prompt once", lambda w: w.saving("prompt"), lossless=True),
@@ -84,6 +93,7 @@ def rungs(bound: float = 0.1, cuda: bool = False) -> list[Rung]:
         Rung(
             "one step", lambda w: w.with_config(step_cache=None).with_sampler(steps=1, solver="euler"), lossless=False
         ),
+        *([] if flash is None else [after_flash]),
         Rung("compile", lambda w: w.with_config(compile="whole"), lossless=True),
         Rung("bf16", lambda w: replace(w, weights="bf16"), lossless=False, climbs=cuda),
         Rung("int8 weights", lambda w: replace(w, weights="int8"), lossless=False, climbs=False),
@@ -140,19 +150,23 @@ class Garage:
         self.model = load_model(folder).to(device).eval()
         self.tokenizer = NanoTokenizer.from_pretrained(tokenizer_of(folder)).to(device)
         self.text_encoder = MiniLMTextEncoder(text_len=self.model.config.text_len)
-        self._models = {"float32": self.model}
-        self._engines: dict[tuple[Weights, EngineConfig], Engine] = {}  # what is compiled belongs to an engine
+        self._models: dict[tuple[str | None, Weights], WorldActionModel] = {(None, "float32"): self.model}
+        self._engines: dict[tuple[str | None, Weights, EngineConfig], Engine] = {}  # what is compiled is an engine's
 
     def engine(self, way: Way) -> Engine:
         """Raises ValueError or ImportError where this machine cannot run these weights."""
-        if way.weights not in self._models:
-            model = copy.deepcopy(self.model)
-            quantize(model.transformer, way.weights)
-            self._models[way.weights] = model
-        key = way.weights, way.config
+        key = way.model, way.weights, way.config
         if key not in self._engines:
-            self._engines[key] = Engine(self._models[way.weights], self.tokenizer, self.text_encoder, way.config)
+            model = self._weights(way.model, way.weights)
+            self._engines[key] = Engine(model, self.tokenizer, self.text_encoder, way.config)
         return self._engines[key]
+
+    def _weights(self, name: str | None, form: Weights) -> WorldActionModel:
+        if (name, form) not in self._models:
+            model = copy.deepcopy(self.model) if name is None else load_model(resolve(name)).to(self.device).eval()
+            quantize(model.transformer, form)
+            self._models[name, form] = model
+        return self._models[name, form]
 
     def ready(self, way: Way, episode: Sequence[Looks], seed: int) -> Ready:
         """The decision after the last looks of an episode."""

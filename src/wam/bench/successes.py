@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from wam.bench.naive import Undone
@@ -34,7 +34,7 @@ def closed_loops(steps: Sequence[Step]) -> dict[str, Way]:
     found = {}
     for step in steps:
         if step.cumulative is not None and (step.rung is None or not step.lossless):
-            found[step.name] = Way(Undone(), step.cumulative.config, step.cumulative.weights)
+            found[step.name] = replace(step.cumulative, undone=Undone())
     return found
 
 

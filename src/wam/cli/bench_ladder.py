@@ -3,7 +3,7 @@
 Example:
     wam bench ladder
     wam bench ladder runs/kitchen --data data/kitchen --out runs/ladder --json runs/ladder.json
-    wam bench ladder --episodes 20 --tasks mt10
+    wam bench ladder --flash nano-metaworld-flash --episodes 20 --tasks mt10
 """
 
 from __future__ import annotations
@@ -54,6 +54,8 @@ class Ladder:
     """Denoising steps of the naive loop."""
     guidance: float = 2.0
     """Classifier-free guidance of the naive loop."""
+    flash: str | None = None
+    """The same model after its Flash stage, for a rung of its own: a folder, or a shipped name."""
     bound: float = 0.1
     """Relative error that the step cache may make."""
     episodes: int = 0
@@ -76,7 +78,7 @@ def main(config: Ladder) -> None:
     console = Console(stderr=True)
     garage = Garage(config.model, config.device)
     robot = garage.model.config.embodiments[0]
-    steps = climb(naive(config.steps, config.guidance), rungs(config.bound, config.device == "cuda"))
+    steps = climb(naive(config.steps, config.guidance), rungs(config.bound, config.device == "cuda", config.flash))
     episodes = _episodes(config, robot)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
