@@ -8,7 +8,7 @@ Three means, from cheap to slow:
     `BlockOffload`        the transformer's blocks rest on the host; a few places on the device take turns, and while
                           one block works the next one is copied into its place (on a stream of its own, on CUDA).
 `memory_account` says what everything costs where. The wrappers change no number: on a CPU results are equal bit for
-bit. CUDA streams are written by the book, but have never been run here, and no speed has been measured.
+bit. Blocks on CUDA streams of their own gave the same numbers on an H200; no speed has been measured.
 """
 
 from __future__ import annotations

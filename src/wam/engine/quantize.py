@@ -3,19 +3,20 @@
 | weights       | bits | what is rounded          | runs on                  | error | measured                   |
 |---------------|------|--------------------------|--------------------------|-------|----------------------------|
 | float32       | 32   | nothing                  | everything               | 0     | CPU                        |
-| bf16          | 16   | everything, to bfloat16  | everything               | 0.5 % | CPU                        |
-| int8          | 8    | weights                  | everything               | 0.6 % | CPU                        |
+| bf16          | 16   | everything, to bfloat16  | everything               | 0.5 % | CPU, H200                  |
+| int8          | 8    | weights                  | everything               | 0.6 % | CPU, H200                  |
 | int8-dynamic  | 8    | weights and activations  | everything               | 0.6 % | CPU                        |
 | int4          | 4.25 | weights, groups of 128   | CPU; CUDA from 8.0, bf16 | 12 %  | CPU; never run on a GPU    |
-| fp8           | 8    | weights                  | everything               | 2.9 % | CPU; never run on a GPU    |
-| fp8-dynamic   | 8    | weights and activations  | CUDA from 8.9, bf16      | ?     | never run                  |
+| fp8           | 8    | weights                  | everything               | 2.9 % | CPU, H200                  |
+| fp8-dynamic   | 8    | weights and activations  | CUDA from 8.9, bf16      | < 8 % | H200                       |
 | nvfp4         | 4.5  | weights, groups of 16    | everything               | 11 %  | CPU; never run on a GPU    |
 | nvfp4-dynamic | 4.5  | weights and activations  | CUDA from 10.0, bf16     | ?     | never run                  |
 
 Error: of the velocities of a network of two blocks, width 256, with random weights (tests/engine/test_quantize.py holds
 twice these values). It orders the formats; what a trained model loses has to be measured on that model.
 "Weights" alone: they are widened again for every product, so memory shrinks and speed need not grow. "-dynamic" rounds
-the activations too, which is what makes fast 8- and 4-bit products possible. Speed of none of them has been measured.
+the activations too, which is what makes fast 8- and 4-bit products possible. docs/performance.md has the
+speed of fp8-dynamic on an H200, and of what a CPU runs.
 
 Left alone, besides norms, modulations and biases (small, and rounding them costs most):
     patch_embedding, head     first and last layer: their error goes straight into the video
