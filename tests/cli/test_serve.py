@@ -58,11 +58,13 @@ def test_it_serves_until_it_is_told_to_stop(number: signal.Signals) -> None:
 
 def test_no_process_is_left_when_the_server_is_killed() -> None:
     process, _ = start("--echo", "metaworld-sawyer")
-    threads = Path(f"/proc/{process.pid}/task").iterdir()
-    children = [child for thread in threads for child in (thread / "children").read_text().split()]
+    try:
+        threads = Path(f"/proc/{process.pid}/task").iterdir()
+        children = [child for thread in threads for child in (thread / "children").read_text().split()]
+    finally:
+        process.kill()
+        process.communicate()
     assert children
-    process.kill()
-    process.communicate()
     deadline = time.monotonic() + 20
     while any(_lives(child) for child in children) and time.monotonic() < deadline:
         time.sleep(0.1)
