@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -16,7 +17,7 @@ from PIL import Image
 from wam.encoders.video import FRAMES_PER_LATENT
 from wam.engine.engine import Engine
 from wam.model.attention import Kind
-from wam.model.transformer import Pass
+from wam.model.transformer import Pass, Velocity
 from wam.robot.embodiment import Embodiment
 from wam.robot.observation import Observation
 
@@ -61,7 +62,7 @@ class Memory:
 
 @dataclass(frozen=True)
 class Latency:
-    """stages: by name, see `STAGES`.  step: seconds of the median pass that denoises; None where it is compiled."""
+    """stages: by name, see `STAGES`.  step: seconds of the median pass that denoises."""
 
     chunks: int
     stages: Mapping[str, Percentiles]
@@ -152,16 +153,12 @@ def _flat(resident: Sequence[tuple[int, int]], chunks: int) -> Memory:
 
 
 class _Passes:
-    """Seconds of every pass of the network that denoises, in order; sees nothing of a compiled one."""
+    """Seconds of every pass of the network that denoises, in order: the engine's network is timed, compiled or not."""
 
     def __init__(self, engine: Engine) -> None:
-        transformer = engine.model.transformer
         self.seconds: list[float] = []
-        self._began = 0.0
-        self._hooks = [
-            transformer.register_forward_pre_hook(self._start),
-            transformer.register_forward_hook(self._stop),
-        ]
+        self._engine, self._network = engine, engine._network
+        engine._network = self._ask
 
     def take(self) -> dict[str, float]:
         return {f"pass {number}": spent for number, spent in enumerate(self.seconds, start=1)}
@@ -170,13 +167,11 @@ class _Passes:
         self.seconds = []
 
     def close(self) -> None:
-        for hook in self._hooks:
-            hook.remove()
+        self._engine._network = self._network
 
-    def _start(self, module: object, arguments: object) -> None:
-        self._began = time.perf_counter()
-
-    def _stop(self, module: object, arguments: tuple[object, ...], answer: object) -> None:
-        inputs = arguments[0]
-        if isinstance(inputs, Pass) and inputs.layout.count(Kind.ACTION):
-            self.seconds.append(time.perf_counter() - self._began)
+    def _ask(self, inputs: Pass, *others: Any, **options: Any) -> Velocity:
+        began = time.perf_counter()
+        answer = self._network(inputs, *others, **options)
+        if inputs.layout.count(Kind.ACTION):
+            self.seconds.append(time.perf_counter() - began)
+        return answer

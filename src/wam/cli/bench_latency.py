@@ -46,7 +46,7 @@ class Latency:
     weights: Weights = "float32"
     """Format of the weights."""
     compile: Compile = "off"
-    """Compile the transformer; single passes are then not timed."""
+    """Compile the transformer; the first chunks, which compile, are not counted."""
     threads: int = 1
     json: bool = False
     """Print one line of JSON at the end."""
