@@ -269,8 +269,9 @@ def denoising(setting: Setting, *, compile: bool) -> Contest:
     video, action, state = episode.noise[-1]
     level, seen = torch.tensor(0.5), beside(video, episode.first, 1)
     inputs = chunk_pass(seen, action, state, (level, level), setting.chunks - 1, setting.config, setting.grid)
+    own = ours.velocity()
     name = f"denoising step, {_type(setting)}{', compiled' if compile else ''}"
-    return name, lambda: _quiet(lambda: theirs.velocity(inputs)), lambda: _quiet(lambda: ours.velocity(0, inputs))
+    return name, lambda: _quiet(lambda: theirs.velocity(inputs)), lambda: _quiet(lambda: own(0, inputs))
 
 
 def _own_loop(

@@ -13,6 +13,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from wam.engine.guidance import batched
+from wam.engine.memory import join_contexts
 from wam.engine.step_cache import RELEASED_STEPS, CosineSteps, FixedSteps, Levels, StepCache
 from wam.flow.sampler import Imagined, integrate
 from wam.flow.solvers import UniPC, unipc_schedule
@@ -20,7 +22,7 @@ from wam.model.attention import ANCHOR, Layout
 from wam.model.kv_cache import KVCache
 from wam.model.passes import chunk_pass, chunk_sigma, clean_pass
 from wam.model.transformer import Context, Geometry, Pass, Transformer, Velocity
-from wam.world_action_model import Network, guided
+from wam.world_action_model import Network, VelocityOf
 
 NEGATIVE_PROMPT = (
     "Vibrant colors, overexposed, static, blurry details, text, subtitles, style, artwork, painting, image, still, "
@@ -62,14 +64,6 @@ class ReleasedChunk:
     steps_run: tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class Prompted:
-    """The positive or the negative prompt, and what has been remembered under it."""
-
-    context: Context
-    cache: KVCache
-
-
 class ReleasedLoop:
     """One session: `remember` real latents, `denoise` the next chunk. The caller resets by making a new loop."""
 
@@ -90,10 +84,8 @@ class ReleasedLoop:
         self.transformer, self.grid, self.first_frame = transformer.eval(), grid, first_frame
         self.sampler, self.network = sampler or ReleasedSampler(), network or transformer
         weight, frame_tokens = transformer.patch_embedding.weight, grid[0] * grid[1]
-        self.prompts = [
-            Prompted(context, KVCache(transformer.config, 1, frame_tokens, dtype=weight.dtype, device=weight.device))
-            for context in prompts
-        ]
+        self.context = join_contexts(prompts)
+        self.cache = KVCache(transformer.config, len(prompts), frame_tokens, dtype=weight.dtype, device=weight.device)
         self._known: list[tuple[Layout, Geometry]] = []  # of the last layout over what is remembered
         expected = 1 if self.sampler.guidance == 1.0 else 2
         if len(prompts) != expected:
@@ -104,10 +96,9 @@ class ReleasedLoop:
     @torch.no_grad()
     def remember(self, latents: Tensor, chunk: int) -> None:
         """Write real frames: the anchor (1, z, 1, h, w) as chunk ANCHOR, later two latent frames per chunk."""
-        inputs = clean_pass(self._beside(latents, chunk), chunk, self.transformer.config, self.grid)
-        for prompt in self.prompts:
-            self._ask(inputs, prompt)
-            prompt.cache.commit(chunk)
+        seen = self._beside(latents, chunk).expand(len(self.cache), -1, -1, -1, -1)
+        self._ask(0, clean_pass(seen, chunk, self.transformer.config, self.grid))
+        self.cache.commit(chunk)
         self._known.clear()
 
     @torch.no_grad()
@@ -118,7 +109,7 @@ class ReleasedLoop:
         told = tuple(whole_timestep(solver.sigmas) for solver in solvers)
         first = chunk_pass(self._beside(video, chunk), action, state, (told[0][0], told[1][0]), chunk, c, self.grid)
         sigma = chunk_sigma(told[0], told[1], c.frames_per_chunk).to(video.device)
-        velocity = s.step_cache().over(self.velocity, Levels(told[0].tolist(), told[1].tolist()))
+        velocity = s.step_cache().over(self.velocity(), Levels(told[0].tolist(), told[1].tolist()))
 
         def answer(step: int, video: Tensor | None, action: Tensor) -> tuple[Tensor | None, Tensor | None]:
             assert video is not None
@@ -131,17 +122,16 @@ class ReleasedLoop:
         assert done.video is not None
         return ReleasedChunk(done.video, done.action, tuple(velocity.steps_run))
 
-    def velocity(self, step: int, inputs: Pass) -> Velocity:
-        """One denoising step, guided where there are two prompts; what is remembered is only read."""
-        answers = [self._ask(inputs, prompt, state_reads=True) for prompt in self.prompts]
-        return answers[0] if len(answers) == 1 else guided(answers[0], answers[1], self.sampler.guidance)
+    def velocity(self) -> VelocityOf:
+        """Of a denoising step, guided where there are two prompts, both in one pass; the memory is only read."""
+        return self._ask if len(self.cache) == 1 else batched(self._ask, self.sampler.guidance)
 
-    def _ask(self, inputs: Pass, prompt: Prompted, *, state_reads: bool = False) -> Velocity:
-        """The network over what is remembered under a prompt; all prompts have seen the same frames."""
+    def _ask(self, step: int, inputs: Pass) -> Velocity:
+        """The network under every prompt, a row each; all have seen the same frames."""
         if not self._known or self._known[0][0] is not inputs.layout:
-            geometry = self.transformer.geometry(inputs.layout, prompt.cache, state_reads=state_reads)
+            geometry = self.transformer.geometry(inputs.layout, self.cache, state_reads=inputs.state is not None)
             self._known[:] = [(inputs.layout, geometry)]
-        return self.network(inputs, prompt.context, prompt.cache, geometry=self._known[0][1])
+        return self.network(inputs, self.context, self.cache, geometry=self._known[0][1])
 
     def _beside(self, video: Tensor, chunk: int) -> Tensor:
         """Put the first frame's channels beside those of the video, at the chunk's latent frames."""

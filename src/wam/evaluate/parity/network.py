@@ -227,7 +227,7 @@ def _run_variant(
         done = loop.denoise(theirs["noise_video"][chunk], theirs["noise_action"][chunk], theirs["state"][chunk], chunk)
         video = torch.cat([real, done.video], dim=2) if chunk == 0 else done.video
         name = f"{variant}.chunk{chunk}"
-        norms = torch.stack(_cached(loop.prompts[0].cache), dim=1).double().flatten(2)
+        norms = torch.stack(_cached(loop.cache.rows(slice(0, 1))), dim=1).double().flatten(2)
         checks += [
             exact(f"{name}.steps_run", list(done.steps_run), expected["steps_run"]),
             relative(f"{name}.video", video, theirs[f"{name}.video"], LOOP),
