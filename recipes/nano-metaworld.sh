@@ -49,6 +49,11 @@ both() {
 }
 step train both
 
+# The Flash stage: an adapter on the joint model that learns to act while the video is still noise.
+step flash "$wam" train --data "$out/data" --init "$out/joint/model" --adapt.what lora --noise.mode flash \
+  --noise.action-at-noise 0.5 --noise.video-at-noise 0.5 --optimizer.learning-rate 5e-4 --optimizer.warmup-steps 50 \
+  --minutes "$(minutes 18)" --threads 1 --compile --out "$out/flash"
+
 # The checkpoint rule: the averaged weights at the end of the budget. One denoising step was chosen on the validation
 # split; nothing is chosen on the test split.
 evaluate() {
@@ -56,10 +61,12 @@ evaluate() {
 }
 evaluate joint "$out/joint/model" --steps 1 --film-failures 1
 evaluate bc "$out/bc/model" --steps 1
+evaluate flash "$out/flash/model" --steps 1
 evaluate joint-4-steps "$out/joint/model" --steps 4
 evaluate pinned-4-steps "$out/joint/model" --steps 4 --video-final 1
 evaluate hold --policy constant-hold
 step compare "$wam" compare "$out/eval/joint" "$out/eval/bc"
+step compare-flash "$wam" compare "$out/eval/joint-4-steps" "$out/eval/flash"
 step compare-pinned "$wam" compare "$out/eval/joint-4-steps" "$out/eval/pinned-4-steps"
 step demo "$wam" demo "$out/joint/model" --out "$out/demo"
 echo "== times"
