@@ -118,31 +118,38 @@ def compare(
 def training(setting: Setting, *, compile: bool) -> Contest:
     """Their window on both sides, all blocks checkpointed; `gradients` shows that both learn the same."""
     net, prompted = setting.network(), setting.prompted()
-    inputs = random_pass(
-        released_window(setting.config, setting.grid, setting.chunks), setting.config, setting.grid, setting.device
-    )
+    theirs, ours = _windows(setting)
     own = _learner(net, compile)
     return (
         f"training window, {_type(setting)}{', compiled' if compile else ''}",
-        lambda: _learn(setting, net, lambda: train_call(net, inputs, prompted)),
-        lambda: _learn(setting, own, lambda: own(inputs, own.context(prompted.text, prompted.image))),
+        lambda: _learn(setting, net, lambda: train_call(net, theirs, prompted)),
+        lambda: _learn(setting, own, lambda: own(ours, own.context(prompted.text, prompted.image))),
     )
 
 
 def gradients(setting: Setting) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Theirs and ours, by name of the weight."""
     net, prompted = setting.network(), setting.prompted()
-    inputs = random_pass(
-        released_window(setting.config, setting.grid, setting.chunks), setting.config, setting.grid, setting.device
-    )
+    theirs, ours = _windows(setting)
     found = []
     for answer in (
-        lambda: train_call(net, inputs, prompted),
-        lambda: net(inputs, net.context(prompted.text, prompted.image)),
+        lambda: train_call(net, theirs, prompted),
+        lambda: net(ours, net.context(prompted.text, prompted.image)),
     ):
         _learn(setting, net, answer)
         found.append({name: p.grad.clone() for name, p in net.named_parameters() if p.grad is not None})
     return found[0], found[1]
+
+
+def _windows(setting: Setting) -> tuple[Pass, Pass]:
+    """The same window as both sides take it: ours leaves the last clean chunk out."""
+    c, grid, chunks = setting.config, setting.grid, setting.chunks
+    theirs = random_pass(released_window(c, grid, chunks), c, grid, setting.device)
+    assert theirs.video is not None
+    clean = 1 + chunks * c.frames_per_chunk
+    video = torch.cat([theirs.video[:, :, : clean - c.frames_per_chunk], theirs.video[:, :, clean:]], dim=2)
+    layout = released_window(c, grid, chunks, seen=True).to(torch.device(setting.device))
+    return theirs, replace(theirs, layout=layout, video=video)
 
 
 def _learner(net: Transformer, compile: bool) -> Transformer:

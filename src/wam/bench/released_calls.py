@@ -37,13 +37,18 @@ class Prompted:
     image: Tensor
 
 
-def released_window(config: TransformerConfig, grid: tuple[int, int], chunks: int) -> Layout:
-    """The released training window: clean and noisy copies of every frame, the anchor among the noisy ones too."""
+def released_window(config: TransformerConfig, grid: tuple[int, int], chunks: int, *, seen: bool = False) -> Layout:
+    """The released training window: clean and noisy copies of every frame, the anchor among the noisy ones too.
+
+    seen: without the last clean chunk, which nobody looks at; the gradients are the same.
+    """
     frames, numbers = 1 + chunks * config.frames_per_chunk, list(range(chunks))
     first, steps = 1 + frames, chunks * config.actions_per_chunk
     return concatenate(
         [
-            video_layout(Kind.CLEAN, [ANCHOR, *numbers], config.frames_per_chunk, *grid, slot=0),
+            video_layout(
+                Kind.CLEAN, [ANCHOR, *(numbers[:-1] if seen else numbers)], config.frames_per_chunk, *grid, slot=0
+            ),
             video_layout(Kind.NOISY, [ANCHOR, *numbers], config.frames_per_chunk, *grid, slot=1),
             step_layout(Kind.ACTION, numbers, config.actions_per_chunk, [first + i for i in range(steps)]),
             step_layout(Kind.STATE, numbers, 1, [first + i * config.actions_per_chunk for i in numbers]),
