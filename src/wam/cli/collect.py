@@ -81,6 +81,8 @@ class Collect:
     detours: dict[str, int] = field(default_factory=dict)
     """Further episodes of some tasks in which the arm is led astray and has to recover, e.g. `--detours push 200`; they
     follow the others."""
+    disturbance: float = 1.0
+    """Scale of the noise on what is executed; 0 shows the experts undisturbed."""
     seed: int = 0
     """Of noise levels, disturbances and choice of sentences; initial states are given by the split."""
     recording: tyro.conf.OmitArgPrefixes[Recording] = Recording()
@@ -234,7 +236,7 @@ def _work(config: Collect, view: View, slot: Slot) -> Demonstration:
     while len(_environments) >= world.kept_open:
         _environments.pop(next(iter(_environments))).close()
     env = _environments[view, slot.task] = env or world.open(slot.task, view)  # last in, as the one used last
-    return world.demonstrate(env, config.recording.split, slot.index, config.seed, slot.detours)
+    return world.demonstrate(env, config.recording.split, slot.index, config.seed, slot.detours, config.disturbance)
 
 
 def _start_worker() -> None:
