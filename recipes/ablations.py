@@ -26,6 +26,8 @@ from wam.evaluate.compare import compare
 from wam.evaluate.results import EpisodeRecord
 from wam.evaluate.statistics import Estimate, mean, wilson
 from wam.robot.embodiment import load_embodiment
+from wam.sim.tasks import expand
+from wam.train.tokenizer import CHECKPOINT_FILE
 
 BASE = "base"
 TRAIN = "--noise.mode coupled --noise.video-at-noise 0.4 --see-previous"
@@ -222,8 +224,11 @@ class Experiment:
         self.wam("collect", "--out", folder / "data", "--tasks", config.tasks, *common, "--workers", config.workers,
                  "--episodes-per-task", config.demonstrations, *material.collect.split())  # fmt: skip
         if not (folder / "tokenizer" / "report.json").exists():
+            held_out = min(24, -(-config.demonstrations * len(expand([config.tasks])) // 5))
+            resume = ["--resume"] if (folder / "tokenizer" / CHECKPOINT_FILE).exists() else []
             self.wam("train-tokenizer", "--data", folder / "data", "--out", folder / "tokenizer", *common,
-                     "--minutes", None, "--steps", config.tokenizer_steps, "--threads", 1)  # fmt: skip
+                     "--minutes", None, "--steps", config.tokenizer_steps, "--threads", 1,
+                     "--validation-episodes", held_out, *resume)  # fmt: skip
         self.wam("data", "encode", folder / "data", "--tokenizer", folder / "tokenizer", *common)
         (folder / "ready").touch()
 

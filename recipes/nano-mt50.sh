@@ -18,7 +18,7 @@ export OMP_NUM_THREADS=1  # two processes on two cores, everywhere
 # Fixed before anything was trained, and not to be chosen by test results: seeds, budgets, and the checkpoint, which is
 # the averaged weights at the end of the budget. How the model acts is chosen on validation episodes (step "modes").
 data_seed=0 train_seed=0
-tokenizer_steps=3000 train_steps=24000
+tokenizer_steps=8000 train_steps=24000
 variants="fair helped"
 declare -A embodiment=([fair]=metaworld-corner2 [helped]=metaworld-sawyer)
 
@@ -74,7 +74,8 @@ tokenizer() {  # a tokenizer that was cut off goes on from its checkpoint
   local resume=()
   [ -f "$out/tokenizer-$1/checkpoint.safetensors" ] && resume=(--resume)
   wam train-tokenizer --data "$out/data-$1" --out "$out/tokenizer-$1" --embodiment "${embodiment[$1]}" \
-    --minutes None --steps "$(count "$tokenizer_steps" 20)" --batch 8 --threads 1 "${resume[@]}"
+    --minutes None --steps "$(count "$tokenizer_steps" 20)" --batch 8 --threads 1 \
+    --max-episodes 2000 "${resume[@]}"
 }
 
 encode() {

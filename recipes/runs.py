@@ -7,6 +7,7 @@ keeping) and `runs/RUN/` (trainings: large, needed until they are evaluated).
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -17,11 +18,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
+import wam
 from wam.data.files import write_json
 from wam.evaluate.results import EpisodeRecord, ResultFolder
 
 AGAIN = 75  # exit code: out of time, the same command goes on
 SETTINGS = "settings.json"
+SOURCE = str(Path(wam.__file__).parents[1])  # the commands run the code that this process runs
 Item = TypeVar("Item")
 
 
@@ -44,7 +47,7 @@ class Commands:
         if self._left() == 0:
             raise OutOfTime
         command = [sys.executable, "-m", "wam.cli.main", *map(str, words)]
-        with subprocess.Popen(command) as process:
+        with subprocess.Popen(command, env={**os.environ, "PYTHONPATH": SOURCE}) as process:
             try:
                 code = process.wait(self._left())
             except subprocess.TimeoutExpired:

@@ -76,10 +76,7 @@ def test_rows_are_paired_seed_by_seed() -> None:
     assert decoupled.difference.value == pytest.approx(-0.2)
     assert steps.difference is None, "no base of that seed"
     text = markdown([base, decoupled, steps], Config(Path("x")))
-    assert (
-        "| decoupled | `--noise.mode decoupled --noise.video-at-noise 0`; independent noise levels | 0, 1 | 10/40 |"
-        in text
-    )
+    assert "--noise.video-at-noise 0`; independent noise levels | 0, 1 | 10/40 | 25.0 % [" in text
     assert "| worse | -30.0, -10.0 |" in text
 
 
@@ -89,7 +86,8 @@ def test_a_whole_run_at_the_smallest_size(tmp_path: Path, capsys: pytest.Capture
     config = Config(
         tmp_path, only=("4 steps", "actions only"), steps=4, models_every=2, tasks="drawer-close", demonstrations=2,
         tokenizer_steps=3, episodes=1, curve_episodes=1, workers=1,
-        train_options="--size.dim 32 --size.heads 2 --size.layers 1 --batch 4 --validation.samples 0",
+        train_options="--size.dim 32 --size.heads 2 --size.layers 1 --batch 4 --validation.samples 0 "
+        "--windows.validation-share 0.5",
     )  # fmt: skip
     assert ablations.main(dataclasses.replace(config, minutes=0.0)) == ablations.AGAIN
     assert "0 of 3 runs are finished" in capsys.readouterr().out

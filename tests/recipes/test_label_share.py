@@ -18,11 +18,7 @@ CONFIG = LabelShare(Path("data"), Path("tokenizer"), Path("out"))
 def test_three_seeds_at_the_two_smallest_shares_and_a_first_look_at_all() -> None:
     runs = plan(CONFIG)
     assert len(runs) == len(set(runs)) == 2 * (5 + 2 * 2)
-    assert [(run.learner, run.share, run.seed) for run in runs[:3]] == [
-        (JOINT, 0.05, 0),
-        (CONTROL, 0.05, 0),
-        (JOINT, 0.1, 0),
-    ]
+    assert runs[:3] == [Run(JOINT, 0.05, 0), Run(CONTROL, 0.05, 0), Run(JOINT, 0.1, 0)]
     assert {run.share for run in runs[:10]} == {0.05, 0.1, 0.25, 0.5, 1.0}
     assert {(run.share, run.seed) for run in runs[10:]} == {(0.05, 1), (0.1, 1), (0.05, 2), (0.1, 2)}
     assert len({run.folder for run in runs}) == len(runs)
@@ -50,15 +46,14 @@ def test_a_point_pairs_the_learners_of_one_seed() -> None:
 
 def test_joined_results_are_not_made_again(tmp_path: Path) -> None:
     """Everything lies in the folder of another session: no training, but the tables and the figure."""
-    config = LabelShare(
-        tmp_path, tmp_path, tmp_path / "here", shares=(0.1, 1.0), seeds=(0,), join=(tmp_path / "there",)
-    )
+    there = tmp_path / "there"
+    config = LabelShare(tmp_path, tmp_path, tmp_path / "here", shares=(0.1, 1.0), seeds=(0,), join=(there,))
     for run in plan(config):
-        write_result(tmp_path / "there", run.folder, 3 if run.learner == JOINT else 7)
+        write_result(there, run.folder, 3 if run.learner == JOINT else 7)
     (tmp_path / "here").mkdir()
     with pytest.raises(ValueError, match="settings.json: not found"):
         label_share.main(config)
-    (tmp_path / "there" / "settings.json").write_text((tmp_path / "here" / "settings.json").read_text())
+    (there / "settings.json").write_text((tmp_path / "here" / "settings.json").read_text())
     assert label_share.main(config) == 0
     assert "| 10 % | 3/10 | 7/10 | -40.0 [" in (tmp_path / "here" / "table.md").read_text()
     assert (tmp_path / "here" / "curve.png").stat().st_size > 1000
