@@ -141,7 +141,7 @@ class Config:
     @property
     def settings(self) -> dict[str, Any]:
         """What two sessions must have in common for their results to be compared."""
-        names = ("steps", "models_every", "tasks", "demonstrations", "tokenizer_steps", "episodes", "curve_episodes")
+        names = ("steps", "tasks", "demonstrations", "tokenizer_steps", "episodes")
         return {**{name: getattr(self, name) for name in names}, "train": f"{TRAIN} {self.train_options}".strip()}
 
 
