@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from wam.cli.collect import PLAN_PATH, Collect, main, plan
+from wam.cli.collect import PLAN_PATH, Collect, main, plan, robot_of, view_of
 
 SMALL = {"tasks": ("reach", "window-close"), "episodes_per_task": 2, "more": {"reach": 3}, "episodes_per_file": 2}
 
@@ -38,6 +38,17 @@ def test_plan_refuses_numbers_for_a_task_that_is_not_collected() -> None:
         plan(Collect(out=Path("unused"), tasks=("reach",), detours={"push": 3}))
     with pytest.raises(ValueError, match="at least 1"):
         plan(Collect(out=Path("unused"), tasks=("reach",), episodes_per_task=0))
+
+
+def test_another_embodiment_brings_its_cameras(tmp_path: Path) -> None:
+    config = Collect(out=tmp_path, tasks=("reach",), embodiment="metaworld-corner2")
+    robot = robot_of(config, ["reach"])
+    view = view_of(config, robot)
+    assert (robot.name, view.cameras, view.image_size, view.action_repeat) == (
+        "metaworld-corner2", ("corner2_near",), 96, 2,
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="--embodiment libero-panda: state_names are"):
+        robot_of(Collect(out=tmp_path, embodiment="libero-panda"), ["reach"])
 
 
 def test_same_data_whatever_the_workers_and_interruptions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,6 +48,17 @@ def test_expert_beats_doing_nothing(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert (tmp_path / "c.md").exists()
 
 
+def test_films_of_groups_are_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two easy tasks: one film of the group, and both groups' mean in the summary."""
+    tasks = ["--tasks", "drawer-close", "button-press", "push", "--episodes", "1"]
+    run(tmp_path, "expert", *tasks, "--film-successes", "1", "--films-per", "group")
+    summary = json.loads(capsys.readouterr().out)
+    films = sorted(path.name.rsplit("-", 2)[0] for path in (tmp_path / "videos").iterdir())
+    assert films == ["drawer-close", "push"]
+    assert [(group["group"], group["tasks"]) for group in summary["groups"]] == [("easy", 2), ("hard", 1)]
+    assert summary["over_groups"]["value"] == 1.0
+
+
 def test_options_reach_load_policy(tmp_path: Path) -> None:
     arguments = ["runs/x", "--out", str(tmp_path), "--steps", "1", "--memory", "none", "--execute", "4"]
     source = tyro.cli(Eval, args=arguments).source()

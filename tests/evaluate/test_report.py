@@ -105,6 +105,24 @@ def test_tables_and_bars_show_the_intervals(text: str) -> None:
     assert "a machine" in text
 
 
+def test_groups_have_their_mean_and_their_films(episode: EpisodeResult, tmp_path: Path) -> None:
+    names = ("reach-1-success", "push-2-failure", "close-3-failure")
+    for name in names:
+        (tmp_path / f"{name}.mp4").write_bytes(film_mp4(episode, POINT.control_hz))
+    found = summarise(episodes({"reach": 10, "close": 8, "push": 2}, 10), GROUPS, CONFIG, MADE)
+    text = render(Report("x", MADE, summary=found, films=[tmp_path / f"{name}.mp4" for name in names]))
+    gallery = text[text.index("<h2>Films</h2>") :]
+    assert re.findall(r"<h3>(easy|hard)</h3>|<figcaption>([^<]+)", gallery) == [
+        ("easy", ""), ("", "reach-1-success"), ("", "close-3-failure"), ("hard", ""), ("", "push-2-failure"),
+    ]  # fmt: skip
+    (value, low, high), *_ = re.findall(
+        r"mean over groups</td>.*?([0-9.]+)</td><td class=\"n\">([0-9.]+) to ([0-9.]+)", text
+    )
+    assert (value, low, high) == tuple(
+        f"{100 * x:.1f}" for x in (0.55, found.over_groups.low, found.over_groups.high)
+    ), "the mean of 0.9 (two easy tasks) and 0.2"
+
+
 def test_an_unrecorded_episode_is_refused() -> None:
     silent = rollout(PointEnv(), PointPolicy(), 1, embodiment=POINT)
     with pytest.raises(ValueError, match="record=True"):

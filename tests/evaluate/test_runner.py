@@ -17,6 +17,15 @@ SETUP = Setup(PointEnv, PointSource(), max_env_steps=40, embodiment=POINT)
 PLAN = [Episode(task, seed) for task in ("near", "far") for seed in range(3)]
 
 
+class FarSource:
+    """Environments whose goal is out of reach, but for the task "near"."""
+
+    def __call__(self, task: str) -> PointEnv:
+        env = PointEnv("near" if task == "near" else "far")
+        env.task = task
+        return env
+
+
 def outcome(record: EpisodeRecord) -> tuple[str, int, bool, int, int]:
     return record.task, record.seed, record.success, record.steps, len(record.act_ms)
 
@@ -49,6 +58,20 @@ def test_one_film_per_failing_task(finished: tuple[Path, list[EpisodeRecord]]) -
         frames = 1 + record.steps // POINT.video_stride + record.steps % POINT.video_stride
         assert count_frames(out / record.video) == frames + 5  # 5 Hz, and a second of standing still
     assert len(list((out / "videos").iterdir())) == len(filmed)
+
+
+def test_films_of_a_group_come_from_different_tasks(tmp_path: Path) -> None:
+    """Three failures of a group of two tasks: at most two of each. Going on with the run does not add to them."""
+    plan = [Episode(task, seed) for task in ("far", "farther", "near") for seed in range(4)]
+    films = Films(failures=3, groups={"far": "hard", "farther": "hard", "near": "easy"})
+    setup = Setup(FarSource(), PointSource(), max_env_steps=16, embodiment=POINT)
+    records = run_episodes(plan, setup, tmp_path, {}, films=films)
+    filmed = [record.task for record in records if record.video]
+    assert filmed[:3] == ["far", "far", "farther"]
+    assert set(filmed[3:]) <= {"near"}
+    (tmp_path / EPISODES).write_text("".join((tmp_path / EPISODES).read_text().splitlines(keepends=True)[:6]))
+    again = run_episodes(plan, setup, tmp_path, {}, films=films)
+    assert [record.task for record in again if record.video] == filmed
 
 
 def test_resuming_runs_only_what_is_missing(finished: tuple[Path, list[EpisodeRecord]], tmp_path: Path) -> None:

@@ -110,6 +110,15 @@ def test_failed_rollouts_are_repeated_with_less_noise_on_the_same_variation(monk
     assert demonstration.dropped == len(same)
 
 
+def test_undisturbed_experts_do_what_they_want() -> None:
+    env = MetaWorldEnv("drawer-close", cameras=())
+    for disturbance in (0.0, 1.0):
+        episodes = [demonstrate(env, "train", index, seed=0, disturbance=disturbance).episode for index in range(3)]
+        same = [np.array_equal(one.columns["action"], one.columns["executed_action"]) for one in episodes]
+        assert all(same) == (disturbance == 0.0)
+        assert (max(float(one.extra["noise"]) for one in episodes) > 0) == (disturbance == 1.0)
+
+
 def test_split_has_room_for_a_tenth_of_its_seeds() -> None:
     with pytest.raises(IndexError, match="10000"):
         demonstrate(MetaWorldEnv("reach", cameras=()), "test", 10_000, seed=0)

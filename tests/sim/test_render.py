@@ -129,6 +129,21 @@ def test_stock_corner_camera_is_upright() -> None:
     env.close()
 
 
+def test_a_moved_camera_leaves_the_stock_one_alone() -> None:
+    """Near and far view of the same corner: the near one shows the hand larger, whatever was drawn before."""
+    both = MetaWorldEnv("push", cameras=("corner2_near", "corner2"))
+    pictures = both.reset(0).images
+    both.close()
+    for name in pictures:
+        alone = MetaWorldEnv("push", cameras=(name,))
+        np.testing.assert_array_equal(alone.reset(0).images[name], pictures[name])
+        alone.close()
+    yellow = {
+        name: (image[..., 0] > 150) & (image[..., 2] < 90) & (image[..., 1] > 120) for name, image in pictures.items()
+    }
+    assert yellow["corner2_near"].sum() > yellow["corner2"].sum() > 0
+
+
 def test_closed_renderer_says_so() -> None:
     env = MetaWorldEnv("reach", cameras=("top",))
     env.reset(0)

@@ -20,7 +20,7 @@ from wam.train.config import OptimizerConfig, WindowConfig
 from wam.train.plot import plot_losses
 from wam.train.schedule import learning_rate
 from wam.train.trackers import LOG
-from wam.train.trainer import MODEL, ORIGIN, Report
+from wam.train.trainer import MODEL, MODELS, ORIGIN, Report
 from wam.world_action_model import WorldActionModel
 
 STEPS = 6
@@ -82,6 +82,20 @@ def test_the_run_leaves_a_log_a_plot_and_a_model(material: Path, tmp_path: Path)
     NanoTokenizer.from_pretrained(out / MODEL / "tokenizer")
     origin = json.loads((out / MODEL / ORIGIN).read_text())
     assert (origin["steps"], origin["windows"], origin["training"]["seed"]) == (STEPS, 4 * STEPS, 0)
+
+
+def test_models_along_the_way_are_those_of_shorter_histories(material: Path, tmp_path: Path) -> None:
+    """Every two of six steps; they say how long they were trained, and saving them changes nothing."""
+    build(tiny_run(material, tmp_path / "plain")).run()
+    run = tiny_run(material, tmp_path / "run", models_every=2)
+    build(run).run()
+    folders = sorted((run.out / MODELS).iterdir())
+    assert [folder.name for folder in folders] == ["step-00000002", "step-00000004"]
+    assert [json.loads((folder / ORIGIN).read_text())["steps"] for folder in folders] == [2, 4]
+    two, four = (load_file(folder / "model.safetensors") for folder in folders)
+    assert not same(two, four)
+    assert (folders[0] / "config.json").is_file()
+    assert same(weights(run.out), weights(tmp_path / "plain"))
 
 
 def test_video_only_episodes_train_the_video_and_the_control_leaves_them_out(material: Path, tmp_path: Path) -> None:

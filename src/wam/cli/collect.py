@@ -15,7 +15,7 @@ import os
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -27,7 +27,7 @@ from rich.progress import MofNCompleteColumn, Progress
 from wam.data.files import write_json
 from wam.data.lerobot_writer import LeRobotWriter
 from wam.data.schema import Camera, DatasetSpec, EpisodeData, Feature
-from wam.robot.embodiment import Embodiment
+from wam.robot.embodiment import Embodiment, load_embodiment
 from wam.sim.looks import Look
 from wam.sim.recording import Demonstration
 from wam.sim.tasks import SplitName
@@ -69,6 +69,8 @@ class Collect:
     """Folder of the data set; created if missing."""
     env: WorldName = "metaworld"
     """The simulator."""
+    embodiment: str | None = None
+    """Whose cameras, picture size and rate: a shipped name or a YAML file; the simulator's own robot when left out."""
     tasks: tuple[str, ...] = ("mt10",)
     """Tasks or groups of the simulator: mt10, mt50, easy, ... of Meta-World; Lift, Stack, TwoArmLift, Lift/UR5e, ... of
     robosuite; libero_object, libero_object/0, ... of LIBERO."""
@@ -79,6 +81,8 @@ class Collect:
     detours: dict[str, int] = field(default_factory=dict)
     """Further episodes of some tasks in which the arm is led astray and has to recover, e.g. `--detours push 200`; they
     follow the others."""
+    disturbance: float = 1.0
+    """Scale of the noise on what is executed; 0 shows the experts undisturbed."""
     seed: int = 0
     """Of noise levels, disturbances and choice of sentences; initial states are given by the split."""
     recording: tyro.conf.OmitArgPrefixes[Recording] = Recording()
@@ -121,6 +125,21 @@ def _interleaved(counts: Mapping[str, int]) -> list[tuple[str, int]]:
     return [(name, index) for _, name, index in sorted(shares, key=lambda share: share[0])]
 
 
+def robot_of(config: Collect, tasks: Sequence[str]) -> Embodiment:
+    """What is recorded. Raises ValueError when the named embodiment is not of the arm that acts in these tasks."""
+    own = WORLDS[config.env].robot(tasks)
+    if config.embodiment is None:
+        return own
+    robot = load_embodiment(config.embodiment)
+    for vector in ("state_names", "action_names"):
+        if getattr(robot, vector) != getattr(own, vector):
+            raise ValueError(
+                f"--embodiment {config.embodiment}: {vector} are {list(getattr(robot, vector))}, but the arm of "
+                f"{config.env} has {list(getattr(own, vector))}; change the file, or take one of that arm"
+            )
+    return robot
+
+
 def view_of(config: Collect, robot: Embodiment) -> View:
     """What was asked for, with the robot's own cameras, picture size and rate where nothing was."""
     given = config.recording
@@ -155,7 +174,7 @@ def main(config: Collect) -> None:
     slots = plan(config)
     started = time.monotonic()
     world = WORLDS[config.env]
-    robot = world.robot([slot.task for slot in slots])
+    robot = robot_of(config, [slot.task for slot in slots])
     view = view_of(config, robot)
     spec = dataset_spec(robot, view, world.hz)
     with LeRobotWriter(config.out, spec, episodes_per_file=config.episodes_per_file) as writer:
@@ -217,7 +236,7 @@ def _work(config: Collect, view: View, slot: Slot) -> Demonstration:
     while len(_environments) >= world.kept_open:
         _environments.pop(next(iter(_environments))).close()
     env = _environments[view, slot.task] = env or world.open(slot.task, view)  # last in, as the one used last
-    return world.demonstrate(env, config.recording.split, slot.index, config.seed, slot.detours)
+    return world.demonstrate(env, config.recording.split, slot.index, config.seed, slot.detours, config.disturbance)
 
 
 def _start_worker() -> None:

@@ -105,6 +105,8 @@ class Eval:
     """Keep films of so many failures of every task."""
     film_successes: int = 0
     """Keep films of so many successes of every task."""
+    films_per: Literal["task", "group"] = "task"
+    """"group": so many of every group of tasks (easy, medium, hard, very hard), of different tasks where it can."""
     rerun: Path | None = None
     """Keep a recording of every episode that is run now, for the Rerun viewer (pip install "wam[viz]"); of several
     episodes, task and seed go into the file's name. With --decode-video the dream is in it too."""
@@ -222,9 +224,14 @@ def _run(
             config.out,
             described,
             workers=config.workers,
-            films=Films(config.film_failures, config.film_successes, config.rerun),
+            films=_films(config),
             on_episode=show,
         )
+
+
+def _films(config: Eval) -> Films:
+    groups = WORLDS[config.env].groups(config.task_names()) if config.films_per == "group" else None
+    return Films(config.film_failures, config.film_successes, config.rerun, groups)
 
 
 def _write(summary: Summary, records: Sequence[EpisodeRecord], out: Path, embodiment: Embodiment) -> None:

@@ -23,7 +23,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from wam.data.files import write_atomic, write_json
 from wam.data.lerobot_reader import LeRobotDataset
 from wam.encoders.nano_tokenizer import NanoTokenizer, NanoTokenizerConfig
-from wam.robot.embodiment import METAWORLD_SAWYER, Embodiment
+from wam.robot.embodiment import Embodiment, load_embodiment
 from wam.train.tokenizer import REPORT_FILE, StepReport, TokenizerTrainer, TokenizerTraining
 from wam.train.tokenizer_frames import FrameStore, load_frames, split_episodes
 from wam.train.tokenizer_validation import montage, validate
@@ -52,8 +52,8 @@ class TrainTokenizer:
     """Residual blocks on the H/4 and on the H/8 grid."""
     z_channels: int = NanoTokenizerConfig.z_channels
     """Channels of the latents."""
-    embodiment: Path | None = None
-    """Embodiment file with the canvas and the video stride; the Meta-World arm when left out."""
+    embodiment: str = "metaworld-sawyer"
+    """The robot, for the canvas and the video stride: a YAML file, or the name of a shipped one."""
     max_episodes: int | None = None
     """Use only so many episodes, evenly spaced; all when left out."""
     validation_episodes: int = 24
@@ -70,7 +70,7 @@ def main(config: TrainTokenizer) -> None:
     """Load the pictures, train, measure, save."""
     torch.set_num_threads(config.threads)
     console = Console(stderr=True)
-    robot = METAWORLD_SAWYER if config.embodiment is None else Embodiment.from_yaml(config.embodiment)
+    robot = load_embodiment(config.embodiment)
     with _progress(console) as progress:
         train, held_out = _load(config, robot, progress)
         trainer = _trainer(config, robot, train)

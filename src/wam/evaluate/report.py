@@ -56,7 +56,7 @@ def render(report: Report) -> str:
         parts.append(_summary(report.summary))
     parts += [_comparison(comparison) for comparison in report.comparisons]
     if report.films:
-        parts.append(_gallery(report.films))
+        parts.append(_gallery(report.films, report.summary))
     parts.append(_made(report))
     return page(report.title, "\n".join(part for part in parts if part))
 
@@ -150,6 +150,8 @@ def _summary(summary: Summary) -> str:
             _rate_row(f"mean of {group.tasks}", group.group, f"{group.successes}/{group.n}", group.rate)
             for group in summary.groups
         ]
+        if len(summary.groups) > 1:
+            rows.append(_rate_row("mean over groups", "", "", summary.over_groups, strong=True))
         rows.append(
             _rate_row("mean over tasks", "all", f"{summary.successes}/{summary.n}", summary.over_tasks, strong=True)
         )
@@ -213,13 +215,24 @@ def _interval_bar(estimate: Estimate, low: float, high: float) -> str:
     )
 
 
-def _gallery(films: Sequence[Path]) -> str:
-    figures = [
-        f"<figure>{_video(Path(film).read_bytes(), 'muted playsinline controls loop')}"
-        f"<figcaption>{escape(Path(film).stem)}</figcaption></figure>"
-        for film in films
+def _gallery(films: Sequence[Path], summary: Summary | None) -> str:
+    """All films; under the names of the groups of tasks when the summary has several."""
+    group_of = {} if summary is None else {task.task: task.group for task in summary.tasks}
+    by_group: dict[str, list[Path]] = {group: [] for group in group_of.values()}
+    for film in map(Path, films):
+        by_group.setdefault(group_of.get(film.stem.rsplit("-", 2)[0], "other"), []).append(film)
+    filled = {group: members for group, members in by_group.items() if members}
+    shown = [
+        (f"<h3>{escape(group)}</h3>" if len(filled) > 1 else "")
+        + f'<div class="screens gallery">{"".join(map(_figure, members))}</div>'
+        for group, members in filled.items()
     ]
-    return f'<section><h2>Films</h2><div class="screens gallery">{"".join(figures)}</div></section>'
+    return f"<section><h2>Films</h2>{''.join(shown)}</section>"
+
+
+def _figure(film: Path) -> str:
+    player = _video(film.read_bytes(), "muted playsinline controls loop")
+    return f"<figure>{player}<figcaption>{escape(film.stem)}</figcaption></figure>"
 
 
 def _made(report: Report) -> str:

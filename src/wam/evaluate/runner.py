@@ -58,12 +58,14 @@ class Films:
     """What is kept to look at.
 
     failures, successes: how many of every task to keep as mp4, in the order in which they end.
+    groups: task -> group, to keep so many of every group instead, from as many tasks of it as can be.
     rerun: a recording of every episode; see `wam.evaluate.rerun_log`.
     """
 
     failures: int = 0
     successes: int = 0
     rerun: Path | None = None
+    groups: Mapping[str, str] | None = None
 
 
 def run_episodes(
@@ -88,7 +90,7 @@ def run_episodes(
     for record in done.values():
         if record.key in planned:
             on_episode(record)
-    cutter = _Cutter(folder, films, setup.embodiment, done.values(), len(episodes))
+    cutter = _Cutter(folder, films, setup.embodiment, done.values(), episodes)
     version = commit()
     waiting = (episode for episode in episodes if (episode.task, episode.seed) not in done)
     for _, result in run_jobs(setup, cutter.jobs(waiting), workers):
@@ -150,13 +152,19 @@ class _Cutter:
         films: Films,
         embodiment: Embodiment,
         done: Iterable[EpisodeRecord],
-        planned: int,
+        planned: Sequence[Episode],
     ) -> None:
         self._root = folder.root
         self._embodiment = embodiment
-        self._rerun, self._planned = films.rerun, planned
+        self._rerun, self._planned = films.rerun, len(planned)
         self._quota = {False: films.failures, True: films.successes}
-        self._kept = Counter((record.task, record.success) for record in done if record.video)
+        tasks = dict.fromkeys(episode.task for episode in planned)
+        self._group = {task: task if films.groups is None else films.groups.get(task, task) for task in tasks}
+        self._members = Counter(self._group.values())
+        self._kept, self._kept_of_task = Counter[tuple[str, bool]](), Counter[tuple[str, bool]]()
+        for record in done:
+            if record.video and record.task in self._group:
+                self._count(record.task, record.success)
 
     def jobs(self, episodes: Iterable[Episode]) -> Iterator[Job]:
         """Asked for one by one, so that recording stops as soon as a task has its films."""
@@ -174,8 +182,15 @@ class _Cutter:
         name = f"videos/{result.task}-{result.seed}-{outcome}.mp4"
         content = film_mp4(result, self._embodiment.control_hz)
         write_atomic(self._root / name, lambda temporary: temporary.write_bytes(content))
-        self._kept[result.task, result.success] += 1
+        self._count(result.task, result.success)
         return name
 
+    def _count(self, task: str, success: bool) -> None:
+        self._kept[self._group[task], success] += 1
+        self._kept_of_task[task, success] += 1
+
     def _wants(self, task: str, success: bool) -> bool:
-        return self._kept[task, success] < self._quota[success]
+        """Whether its group lacks films, and the task has not yet given its part of them."""
+        group, quota = self._group[task], self._quota[success]
+        part = -(-quota // self._members[group])
+        return self._kept[group, success] < quota and self._kept_of_task[task, success] < part

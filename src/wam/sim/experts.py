@@ -46,13 +46,16 @@ def noise_levels(task: str) -> tuple[float, ...]:
     return PRECISE_NOISE_LEVELS if task in PRECISE_TASKS else NOISE_LEVELS
 
 
-def demonstrate(env: MetaWorldEnv, split: SplitName, index: int, seed: int, detours: bool = False) -> Demonstration:
+def demonstrate(
+    env: MetaWorldEnv, split: SplitName, index: int, seed: int, detours: bool = False, disturbance: float = 1.0
+) -> Demonstration:
     """Record episode number `index` of this task; the result depends on nothing but the arguments.
 
+    disturbance: scale of the noise levels; 0 shows the expert undisturbed.
     Raises ExpertFailed and IndexError as `first_success`.
     """
     rng = np.random.default_rng([seed, index, *env.task.encode()])
-    levels = noise_levels(env.task)
+    levels = [disturbance * level for level in noise_levels(env.task)]
     first = int(rng.choice(len(levels), p=NOISE_WEIGHTS))
     sentence = str(rng.choice(TASKS[env.task].training_sentences))
 

@@ -49,7 +49,8 @@ class Camera:
     """Where a picture is taken from.
 
     Either a free camera (`lookat` in metres, `distance` in metres, `azimuth` and `elevation` of the viewing direction
-    in degrees, `fovy` in degrees) or, when `stock` is set, the camera of that name in the Meta-World scene.
+    in degrees, `fovy` in degrees) or, when `stock` is set, the camera of that name in the Meta-World scene, moved to
+    `position` in metres where one is given.
     `upside_down` turns the picture by 180 degrees: the stock corner cameras hang head first. Without `sees_arm` only
     the gripper is drawn, because from the ceiling the arm would hide the gripper and what it holds.
     """
@@ -60,6 +61,7 @@ class Camera:
     elevation: float = -90.0
     fovy: float = 16.0
     stock: str | None = None
+    position: tuple[float, float, float] | None = None
     upside_down: bool = False
     sees_arm: bool = True
 
@@ -69,6 +71,8 @@ CAMERAS: Mapping[str, Camera] = MappingProxyType(
         "top": Camera(lookat=(0.0, 0.68, 0.0), distance=3.0, azimuth=90.0, elevation=-90.0, fovy=16.0, sees_arm=False),
         "side": Camera(lookat=(-0.01, 0.68, 0.15), distance=3.0, azimuth=135.0, elevation=-15.0, fovy=16.0),
         "corner2": Camera(stock="corner2", upside_down=True),
+        # Where published evaluations of Meta-World put it: the stock place shows floor and wall in most pixels.
+        "corner2_near": Camera(stock="corner2", position=(0.75, 0.075, 0.7), upside_down=True),
     }
 )
 
@@ -100,6 +104,7 @@ class Renderer:
             repaint(self.model)
         self._offscreen = Offscreen(self.model, size)
         self.data = mujoco.MjData(self.model)
+        self._stock_positions = self.model.cam_pos.copy()
         self._option = mujoco.MjvOption()
         self._option.sitegroup[:] = 0
 
@@ -129,6 +134,7 @@ class Renderer:
     def _picture(self, camera: Camera, goal: npt.NDArray[Any] | None) -> Image:
         if camera.stock is not None:
             view = stock_view(self.model, camera.stock)
+            self._place(view.fixedcamid, camera.position)
         else:
             view = mujoco.MjvCamera()
             view.type = mujoco.mjtCamera.mjCAMERA_FREE
@@ -143,6 +149,11 @@ class Renderer:
         # OpenGL rows run from bottom to top.
         picture = picture[:, ::-1] if camera.upside_down else picture[::-1]
         return np.ascontiguousarray(picture)
+
+    def _place(self, camera: int, position: tuple[float, float, float] | None) -> None:
+        """Put a camera of the scene where it is asked for: several views may share one."""
+        self.model.cam_pos[camera] = self._stock_positions[camera] if position is None else position
+        mujoco.mj_camlight(self.model, self.data)
 
     def _add_goal(self, goal: npt.NDArray[Any]) -> None:
         scene = self._offscreen.scene

@@ -77,8 +77,10 @@ class World(Protocol):
     def open(self, task: str, view: View) -> SimulatedTask:
         """Raises ValueError for a view that this world cannot give."""
 
-    def demonstrate(self, env: SimulatedTask, split: SplitName, index: int, seed: int, detours: bool) -> Demonstration:
-        """Episode number `index` of this task; it depends on the arguments alone."""
+    def demonstrate(
+        self, env: SimulatedTask, split: SplitName, index: int, seed: int, detours: bool, disturbance: float = 1.0
+    ) -> Demonstration:
+        """Episode number `index` of this task; it depends on the arguments alone. disturbance: scale of the noise."""
 
 
 class MetaWorld:
@@ -107,10 +109,12 @@ class MetaWorld:
             look=view.look,
         )
 
-    def demonstrate(self, env: SimulatedTask, split: SplitName, index: int, seed: int, detours: bool) -> Demonstration:
+    def demonstrate(
+        self, env: SimulatedTask, split: SplitName, index: int, seed: int, detours: bool, disturbance: float = 1.0
+    ) -> Demonstration:
         from wam.sim.experts import demonstrate
 
-        return demonstrate(cast("MetaWorldEnv", env), split, index, seed, detours)
+        return demonstrate(cast("MetaWorldEnv", env), split, index, seed, detours, disturbance)
 
 
 @dataclass(frozen=True)
@@ -145,7 +149,9 @@ class Arms:
             )
         return ArmsEnv(self.open_scene(task), view.cameras, view.image_size, view.row_hz or ARMS_HZ)
 
-    def demonstrate(self, env: SimulatedTask, split: SplitName, index: int, seed: int, detours: bool) -> Demonstration:
+    def demonstrate(
+        self, env: SimulatedTask, split: SplitName, index: int, seed: int, detours: bool, disturbance: float = 1.0
+    ) -> Demonstration:
         translation = cast("ArmsEnv", env).translation
         if detours:
             raise ValueError(f"task {env.task!r}: detours are for Meta-World alone")
@@ -154,9 +160,9 @@ class Arms:
 
         def play(variation: int, level: int) -> RecordedEpisode | None:
             def execute(observation: Observation, action: Action, row: int) -> Action:
-                return disturbed(action, translation, ARM_NOISE[level], rng)
+                return disturbed(action, translation, disturbance * ARM_NOISE[level], rng)
 
-            return record(env, variation, execute, {"noise": ARM_NOISE[level]})
+            return record(env, variation, execute, {"noise": disturbance * ARM_NOISE[level]})
 
         return first_success(env.task, split, index, first, play)
 

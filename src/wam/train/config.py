@@ -152,6 +152,9 @@ class TrainConfig:
     checkpoint_minutes: float = 5.0
     keep_checkpoints: int = 2
     """The newest ones; older ones are deleted."""
+    models_every: int | None = None
+    """Also save the averaged weights every so many steps as a model of its own, OUT/models/step-00001234, to evaluate
+    what was learned until then."""
     validation_minutes: float = 5.0
     log_every: int = 20
     validation: ValidationConfig = field(default_factory=ValidationConfig)

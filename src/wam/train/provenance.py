@@ -29,7 +29,16 @@ FREE = frozenset(
         *("minutes", "steps"),  # how long; of all of them only these move the learning rate
         *("batch", "optimizer.accumulate"),  # their product may not change, says the sampler
         *("parallel", "activation_checkpointing", "compile", "threads"),  # the same numbers up to rounding
-        *("checkpoint_minutes", "keep_checkpoints", "validation_minutes", "validation", "log_every", "track", "wandb"),
+        *(
+            "checkpoint_minutes",
+            "keep_checkpoints",
+            "models_every",
+            "validation_minutes",
+            "validation",
+            "log_every",
+            "track",
+            "wandb",
+        ),
         *("resume", "json"),
     }
 )

@@ -28,7 +28,7 @@ from wam.train.validation import validate
 from wam.world_action_model import Counts, WorldActionModel
 
 logger = logging.getLogger(__name__)
-MODEL, CHECKPOINTS, ORIGIN = "model", "checkpoints", "training.json"
+MODEL, MODELS, CHECKPOINTS, ORIGIN = "model", "models", "checkpoints", "training.json"
 WITHOUT_ACTIONS = "without actions"  # in place of a robot: windows of which nobody knows the actions
 FILES = (WEIGHTS, AVERAGED, MOMENTS)
 
@@ -125,7 +125,7 @@ class Trainer:
                 self.trackers.close()
 
     def _train(self, watch: Callable[[Report], None] | None, on_validation: Callable[[], None] | None) -> bool:
-        saved = validated = self.seconds
+        config, saved, validated = self.config, self.seconds, self.seconds
         recent: list[Step] = []
         stop = False
         self.model.train()
@@ -133,17 +133,19 @@ class Trainer:
             began = time.perf_counter()
             recent.append(self.train_step())
             stop = self._agree(time.perf_counter() - began)
-            if self.step % self.config.log_every == 0 or self.spent >= 1:
+            if self.step % config.log_every == 0 or self.spent >= 1:
                 self._report(recent, watch)
                 recent.clear()
-            if self.seconds - validated > 60 * self.config.validation_minutes:
+            if self.seconds - validated > 60 * config.validation_minutes:
                 validated = self.seconds
                 self._validate()
                 if on_validation is not None and self.processes.main:
                     on_validation()
-            if self.seconds - saved > 60 * self.config.checkpoint_minutes:
+            if self.seconds - saved > 60 * config.checkpoint_minutes:
                 saved = self.seconds
                 self._save()
+            if config.models_every and self.step % config.models_every == 0 and self.spent < 1:
+                self._save_model(config.out / MODELS / f"step-{self.step:08d}")
         if self.spent < 1:
             self._save()
             return False
@@ -269,10 +271,14 @@ class Trainer:
     def _finish(self) -> None:
         self._validate()
         self._save()
+        self._save_model(self.config.out / MODEL)
+
+    def _save_model(self, folder: Path) -> None:
+        """The averaged weights, ready to be used."""
         model = averaged_model(self.learned, self.form, keep=self.processes.main)
         if model is not None:
-            self._save_origin(self.config.out / MODEL / ORIGIN)
-            self.save_model(model, self.config.out / MODEL)  # last: its config.json says that the run is finished
+            self._save_origin(folder / ORIGIN)
+            self.save_model(model, folder)  # last: its config.json says that the folder is complete
         self.processes.wait()
 
     def _save_origin(self, path: Path) -> None:

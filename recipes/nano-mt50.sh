@@ -1,0 +1,126 @@
+#!/usr/bin/env bash
+# One small World Action Model for all 50 tasks of Meta-World, from nothing, on two CPU cores; in two variants:
+#   fair    as published evaluations have it: 50 demonstrations per task, one camera from the corner, a 4-d state and action
+#   helped  what helps: two cameras that suit the tasks, more demonstrations where precision counts, and some in which the
+#           arm is led astray and recovers
+# The script stops after MINUTES with code 75; the same command goes on where it was.
+# Usage: recipes/nano-mt50.sh [FOLDER] [SHARE] [MINUTES]
+#   SHARE of the episodes and steps, 1 by default; 0.02 tries the whole road and learns nothing.  MINUTES: 110.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+out=${1:-runs/nano-mt50}
+share=${2:-1}
+deadline=$((SECONDS + 60 * ${3:-110}))
+[ -x .venv/bin/wam ] || make setup
+mkdir -p "$out"
+export OMP_NUM_THREADS=1  # two processes on two cores, everywhere
+
+# Fixed before anything was trained, and not to be chosen by test results: seeds, budgets, and the checkpoint, which is
+# the averaged weights at the end of the budget. How the model acts is chosen on validation episodes (step "modes").
+data_seed=0 train_seed=0
+tokenizer_steps=8000 train_steps=24000
+variants="fair helped"
+declare -A embodiment=([fair]=metaworld-corner2 [helped]=metaworld-sawyer)
+
+count() { awk -v n="$1" -v s="$share" -v least="${2:-2}" 'BEGIN { n = int(n * s + 0.999); print (n < least ? least : n) }'; }
+
+wam() {  # until the deadline; code 124 says that it was reached
+  local left=$((deadline - SECONDS))
+  [ "$left" -gt 30 ] || return 124
+  timeout --foreground --signal TERM "$left" .venv/bin/wam "$@"
+}
+
+step() {  # name, command...: run it once, say how long it took
+  local name=$1 began=$SECONDS code=0
+  shift
+  [ -f "$out/done/$name" ] && return
+  echo "== $name: $*"
+  "$@" || code=$?
+  printf '%s\t%d s\tcode %d\n' "$name" $((SECONDS - began)) "$code" | tee -a "$out/times.tsv"
+  case $code in
+    0) mkdir -p "$out/done" && touch "$out/done/$name" ;;
+    124) echo "== $name goes on when the same command is given again" && exit 75 ;;
+    *) exit "$code" ;;
+  esac
+}
+
+side_by_side() {  # function: run it for every variant, one core each; the code of one that did not end well
+  local code=0 running=() process
+  for variant in $variants; do "$1" "$variant" & running+=($!); done
+  for process in "${running[@]}"; do wait "$process" || code=$?; done
+  return "$code"
+}
+
+collect_fair() {
+  wam collect --out "$out/data-fair" --tasks mt50 --embodiment metaworld-corner2 --episodes-per-task "$(count 50)" \
+    --workers 2 --seed "$data_seed"
+}
+
+# 60 demonstrations of most tasks, 200 of those that need precision, 30 more with detours of those that grasp or push.
+collect_helped() {
+  local precise="push pick-place reach reach-wall peg-insert-side assembly basketball bin-picking box-close coffee-pull
+    coffee-push disassemble hammer hand-insert pick-out-of-hole pick-place-wall push-back push-wall shelf-place soccer
+    stick-pull stick-push sweep sweep-into peg-unplug-side lever-pull"
+  local astray="push pick-place push-back push-wall coffee-pull coffee-push soccer sweep sweep-into hand-insert bin-picking
+    pick-place-wall basketball peg-insert-side"
+  local many=() detours=() task
+  for task in $precise; do many+=("$task" "$(count 200)"); done
+  for task in $astray; do detours+=("$task" "$(count 30 1)"); done
+  wam collect --out "$out/data-helped" --tasks mt50 --episodes-per-task "$(count 60)" --more "${many[@]}" \
+    --detours "${detours[@]}" --workers 2 --seed "$data_seed"
+}
+
+tokenizer() {  # a tokenizer that was cut off goes on from its checkpoint
+  local resume=()
+  [ -f "$out/tokenizer-$1/checkpoint.safetensors" ] && resume=(--resume)
+  wam train-tokenizer --data "$out/data-$1" --out "$out/tokenizer-$1" --embodiment "${embodiment[$1]}" \
+    --minutes None --steps "$(count "$tokenizer_steps" 20)" --batch 8 --threads 1 \
+    --max-episodes 2000 "${resume[@]}"
+}
+
+encode() {
+  wam data encode "$out/data-$1" --tokenizer "$out/tokenizer-$1" --embodiment "${embodiment[$1]}"
+}
+
+train() {
+  wam train --data "$out/data-$1" --tokenizer "$out/tokenizer-$1" --embodiment "${embodiment[$1]}" --out "$out/$1" \
+    --steps "$(count "$train_steps" 20)" --seed "$train_seed" --threads 1 --compile --noise.mode coupled \
+    --noise.video-at-noise 0.4 --see-previous
+}
+
+# Two ways to act, on validation episodes: whole chunks with memory, and half a chunk from the present frame alone. The one
+# that solves more is tested; the first one, if they solve as many.
+declare -A mode=([memory]="--steps 1" [replan]="--steps 1 --memory none --execute 4")
+modes() {
+  local name
+  for name in memory replan; do
+    wam eval "$out/$1/model" --tasks mt50 --split val --episodes "$(count 4 1)" --label "$1-$name" ${mode[$name]} \
+      --out "$out/modes/$1-$name" || return
+  done
+}
+better() {
+  .venv/bin/python -c 'import json, sys
+solved = {name: json.load(open(f"{sys.argv[1]}-{name}/summary.json"))["successes"] for name in ("memory", "replan")}
+print(max(solved, key=solved.get))' "$out/modes/$1"
+}
+
+# The published protocol has 10 episodes per task; 50 give the interval. The first 10 of the 50 are the 10.
+evaluate() {  # variant, episodes
+  wam eval "$out/$1/model" --tasks mt50 --split test --episodes "$(count "$2" 1)" --label "$1" ${mode[$(better "$1")]} \
+    --out "$out/eval/$1-$2" --film-failures 3 --film-successes 3 --films-per group
+}
+expert() {
+  wam eval --policy expert --tasks mt50 --split test --episodes "$(count 10 1)" --out "$out/eval/expert"
+}
+
+step collect-fair collect_fair
+step collect-helped collect_helped
+step tokenizer side_by_side tokenizer
+step encode side_by_side encode
+step train side_by_side train
+for variant in $variants; do step "modes-$variant" modes "$variant"; done
+for variant in $variants; do step "eval-$variant-10" evaluate "$variant" 10; done
+step expert expert
+for variant in $variants; do step "eval-$variant-50" evaluate "$variant" 50; done
+echo "== times"
+cat "$out/times.tsv"

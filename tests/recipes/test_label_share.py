@@ -1,0 +1,59 @@
+"""The plan of the label-share experiment, and what it makes of results."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from recipes.label_share import CONTROL, JOINT, LabelShare, Run, plan, points_of
+from tests.evaluate.test_results import record
+from tests.recipes.test_runs import write_result
+
+from recipes import label_share
+from wam.evaluate.results import EpisodeRecord
+
+CONFIG = LabelShare(Path("data"), Path("tokenizer"), Path("out"))
+
+
+def test_three_seeds_at_the_two_smallest_shares_and_a_first_look_at_all() -> None:
+    runs = plan(CONFIG)
+    assert len(runs) == len(set(runs)) == 2 * (5 + 2 * 2)
+    assert runs[:3] == [Run(JOINT, 0.05, 0), Run(CONTROL, 0.05, 0), Run(JOINT, 0.1, 0)]
+    assert {run.share for run in runs[:10]} == {0.05, 0.1, 0.25, 0.5, 1.0}
+    assert {(run.share, run.seed) for run in runs[10:]} == {(0.05, 1), (0.1, 1), (0.05, 2), (0.1, 2)}
+    assert len({run.folder for run in runs}) == len(runs)
+
+
+def episodes(solved: int) -> list[EpisodeRecord]:
+    return [record("reach", seed, seed < solved, "c0ffee") for seed in range(20)]
+
+
+def test_a_point_pairs_the_learners_of_one_seed() -> None:
+    results = {
+        Run(JOINT, 0.05, 0): episodes(15),
+        Run(CONTROL, 0.05, 0): episodes(10),
+        Run(JOINT, 0.05, 1): episodes(12),
+        Run(CONTROL, 0.05, 1): episodes(13),
+        Run(JOINT, 0.1, 0): episodes(20),
+    }
+    first, second = points_of(results, (0.1, 0.05))
+    assert first.successes == {JOINT: (27, 40), CONTROL: (23, 40)}
+    assert first.by_seed == pytest.approx((0.25, -0.05))
+    assert first.difference is not None
+    assert first.difference.value == pytest.approx(0.1)
+    assert (second.difference, second.successes[CONTROL]) == (None, (0, 0))
+
+
+def test_joined_results_are_not_made_again(tmp_path: Path) -> None:
+    """Everything lies in the folder of another session: no training, but the tables and the figure."""
+    there = tmp_path / "there"
+    config = LabelShare(tmp_path, tmp_path, tmp_path / "here", shares=(0.1, 1.0), seeds=(0,), join=(there,))
+    for run in plan(config):
+        write_result(there, run.folder, 3 if run.learner == JOINT else 7)
+    (tmp_path / "here").mkdir()
+    with pytest.raises(ValueError, match="settings.json: not found"):
+        label_share.main(config)
+    (there / "settings.json").write_text((tmp_path / "here" / "settings.json").read_text())
+    assert label_share.main(config) == 0
+    assert "| 10 % | 3/10 | 7/10 | -40.0 [" in (tmp_path / "here" / "table.md").read_text()
+    assert (tmp_path / "here" / "curve.png").stat().st_size > 1000
