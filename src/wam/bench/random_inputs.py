@@ -2,52 +2,42 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
+from wam.data.windows import WindowBatch
 from wam.model.attention import Kind, Layout
 from wam.model.config import TransformerConfig
 from wam.model.transformer import Pass
 from wam.world_action_model import WorldActionConfig
 
 
-@dataclass(frozen=True)
-class RandomWindows:
-    """Windows of noise in the shapes of real ones; see `wam.world_action_model.Windows`."""
+def random_windows(config: WorldActionConfig, batch: int, chunks: int, device: str) -> WindowBatch:
+    """A batch of whole windows with actions, in model units."""
+    (z, height, width), c = config.latent, config.transformer
+    frames, steps = chunks * c.frames_per_chunk, chunks * c.actions_per_chunk
 
-    anchor: Tensor
-    video: Tensor
-    action: Tensor
-    state: Tensor
-    chunk_index: Tensor
-    chunk_valid: Tensor
-    loss_valid: Tensor
-    video_valid: Tensor
-    action_valid: Tensor
-    has_action: Tensor
-    embodiment: Tensor
-    action_dims: Tensor
+    def yes(*shape: int) -> Tensor:
+        return torch.ones(*shape, dtype=torch.bool)
 
-    @classmethod
-    def of(cls, config: WorldActionConfig, batch: int, chunks: int, device: str) -> RandomWindows:
-        (z, height, width), c = config.latent, config.transformer
-        frames, steps = chunks * c.frames_per_chunk, chunks * c.actions_per_chunk
-        return cls(
-            anchor=torch.randn(batch, z, 1, height, width, device=device),
-            video=torch.randn(batch, z, frames, height, width, device=device),
-            action=torch.randn(batch, steps, c.action_dim, device=device),
-            state=torch.randn(batch, chunks, c.state_dim, device=device),
-            chunk_index=torch.arange(chunks, device=device).expand(batch, chunks),
-            chunk_valid=torch.ones(batch, chunks, dtype=torch.bool, device=device),
-            loss_valid=torch.ones(batch, chunks, dtype=torch.bool, device=device),
-            video_valid=torch.ones(batch, frames, dtype=torch.bool, device=device),
-            action_valid=torch.ones(batch, chunks, c.actions_per_chunk, dtype=torch.bool, device=device),
-            has_action=torch.ones(batch, dtype=torch.bool, device=device),
-            embodiment=torch.zeros(batch, dtype=torch.long, device=device),
-            action_dims=torch.ones(batch, c.action_dim, dtype=torch.bool, device=device),
-        )
+    number = torch.zeros(batch, dtype=torch.long)
+    return WindowBatch(
+        anchor=torch.randn(batch, z, 1, height, width),
+        video=torch.randn(batch, z, frames, height, width),
+        action=torch.randn(batch, steps, c.action_dim),
+        state=torch.randn(batch, chunks, c.state_dim),
+        chunk_index=torch.arange(chunks).expand(batch, chunks),
+        chunk_valid=yes(batch, chunks),
+        video_valid=yes(batch, frames),
+        action_valid=yes(batch, chunks, c.actions_per_chunk),
+        loss_valid=yes(batch, chunks),
+        has_action=yes(batch),
+        text_id=number,
+        episode=number,
+        row=number,
+        embodiment=number,
+        action_dims=yes(batch, c.action_dim),
+    ).to(device)
 
 
 def random_pass(layout: Layout, c: TransformerConfig, grid: tuple[int, int], device: str) -> Pass:

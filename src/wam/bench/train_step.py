@@ -15,7 +15,7 @@ import torch
 
 from wam.bench.flops import Tokens, training_flops
 from wam.bench.limit import matmul_rate
-from wam.bench.random_inputs import RandomWindows
+from wam.bench.random_inputs import random_windows
 from wam.bench.rungs import synchronise
 from wam.model.attention import Kind, Layout
 from wam.model.config import TransformerConfig
@@ -110,7 +110,7 @@ def optimiser_step(
         for block in model.transformer.blocks:
             block.compile()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
-    windows = RandomWindows.of(model.config, batch, chunks, device)
+    windows = random_windows(model.config, batch, chunks, device)
     text = torch.randn(batch, model.config.text_len, model.config.transformer.text_dim, device=device)
     generator = torch.Generator().manual_seed(0)
 
