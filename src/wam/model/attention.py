@@ -24,7 +24,6 @@ from torch import Tensor
 
 ANCHOR = -1  # chunk number of the anchor frame
 EMPTY = -2  # chunk number of a cache place that holds nothing yet
-FEW = 256  # keys
 
 
 class Kind(IntEnum):
@@ -170,12 +169,10 @@ def _visible_bidirectional(qk: Tensor, kk: Tensor, qc: Tensor, kc: Tensor) -> Te
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     """softmax(q k^T / sqrt(d)) v for q (B, H, Lq, D), k and v (B, H, Lk, D); mask: bool, (b, 1, Lq, Lk).
 
-    On a CPU with gradients the plain product is 1.2 to 5 times faster than the fused kernel in bf16, whose backward is
-    slow there, and in float32 over few keys (measured). q is scaled first, or torch.compile would recognise the formula
-    and put that kernel back.
+    On a CPU with gradients the plain product is 1.2 to 5 times faster than the fused kernel (measured in bf16), whose
+    backward is slow there. q is scaled first, or torch.compile would recognise the formula and put that kernel back.
     """
-    plain = q.dtype == torch.bfloat16 or k.shape[2] < FEW
-    if q.device.type == "cpu" and torch.is_grad_enabled() and plain:
+    if q.device.type == "cpu" and torch.is_grad_enabled():
         scores = (q * (1.0 / math.sqrt(q.shape[-1]))) @ k.transpose(-1, -2)
         if mask is not None:
             scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
