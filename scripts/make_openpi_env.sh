@@ -11,7 +11,7 @@ repository=$(cd "$(dirname "$0")/.." && pwd)
 pip="$folder/bin/pip --quiet --disable-pip-version-check"
 
 [ -f "$folder/.ready" ] && exit 0
-command -v "$python" >/dev/null || { echo "$python is not there. Please install it, or name another one" >&2; exit 1; }
+"$python" --version >/dev/null 2>&1 || { echo "$python does not run. Please install it, or name another one" >&2; exit 1; }
 
 "$python" -m venv "$folder"
 $pip install --upgrade pip  # the one that comes with 3.9 cannot make editable installs from pyproject.toml
