@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 
 from wam.bench.random_inputs import random_pass
-from wam.bench.released_calls import Past, Prompted, cached_call, released_window, train_call
+from wam.bench.released_calls import Past, Prompted, cached_call, train_call
 from wam.bench.train_step import timed
 from wam.engine.compiled import compiled
 from wam.engine.released_loop import ReleasedLoop, ReleasedSampler, beside, whole_timestep
+from wam.evaluate.parity.network import released_window
 from wam.flow.sampler import Imagined, integrate
 from wam.flow.solvers import UniPC, unipc_schedule
 from wam.model.attention import ANCHOR
@@ -270,9 +271,7 @@ def denoising(setting: Setting, *, compile: bool) -> Contest:
     theirs = ReleasedCycle(net, prompts, setting.grid, episode.first)
     ours = _own_loop(net, prompts, setting.grid, episode.first, compiled(net, "blocks" if compile else "off"))
     for loop in (theirs, ours):
-        loop.remember(episode.anchor, ANCHOR)
-        for chunk, latents in enumerate(episode.seen):
-            loop.remember(latents, chunk)
+        show(loop, episode.anchor, episode.seen)
     video, action, state = episode.noise[-1]
     level, seen = torch.tensor(0.5), beside(video, episode.first, 1)
     inputs = chunk_pass(seen, action, state, (level, level), setting.chunks - 1, setting.config, setting.grid)
@@ -298,6 +297,12 @@ def _play(loop: ReleasedCycle | ReleasedLoop, episode: Episode) -> list[Tensor]:
             loop.remember(episode.seen[chunk - 1], chunk - 1)
         actions.append(loop.denoise(*noise, chunk).action)
     return actions
+
+
+def show(loop: ReleasedCycle | ReleasedLoop, anchor: Tensor, chunks: list[Tensor]) -> None:
+    """Have a loop remember the beginning of an episode."""
+    for number, latents in enumerate([anchor, *chunks], start=ANCHOR):
+        loop.remember(latents, number)
 
 
 def _quiet(run: Callable[[], object]) -> None:

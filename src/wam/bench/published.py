@@ -13,14 +13,13 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from wam.bench.against_release import Episode, ReleasedCycle, Setting
+from wam.bench.against_release import Episode, ReleasedCycle, Setting, show
 from wam.bench.released_calls import Prompted
 from wam.bench.train_step import timed
 from wam.checkpoints.presets import preset
 from wam.engine.compiled import Compile, compiled
 from wam.engine.quantize import Weights, quantize
 from wam.engine.released_loop import ReleasedLoop, ReleasedSampler
-from wam.model.attention import ANCHOR
 from wam.model.transformer import Transformer
 
 DROID_GRID = (22, 40)  # video tokens of a latent frame of three views of 180 x 320, composed to 352 x 640
@@ -115,9 +114,7 @@ def _chunk(
     last = setting.chunks - 2
     if not rung.ours:
         theirs = ReleasedCycle(net, used, setting.grid, episode.first)
-        theirs.remember(episode.anchor, ANCHOR)
-        for number, latents in enumerate(episode.seen[:-1]):
-            theirs.remember(latents, number)
+        show(theirs, episode.anchor, episode.seen[:-1])
         before = theirs.past
 
         def again() -> object:
@@ -129,9 +126,7 @@ def _chunk(
     with torch.no_grad():
         contexts = [net.context(prompted.text, prompted.image) for prompted in used]
     ours = ReleasedLoop(net, contexts, setting.grid, rung.sampler, episode.first, compiled(net, rung.compile))
-    ours.remember(episode.anchor, ANCHOR)
-    for number, latents in enumerate(episode.seen[:-1]):
-        ours.remember(latents, number)
+    show(ours, episode.anchor, episode.seen[:-1])
 
     def chunk() -> object:
         ours.remember(episode.seen[-1], last)

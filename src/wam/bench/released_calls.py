@@ -17,10 +17,9 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from wam.bench.naive import level_per_token
-from wam.model.attention import ANCHOR, Kind, Layout, concatenate, step_layout, video_layout
+from wam.model.attention import Layout
 from wam.model.blocks import Span, blocks_of
 from wam.model.codec import video_sinusoid
-from wam.model.config import TransformerConfig
 from wam.model.rope import rotations
 from wam.model.transformer import Block, Pass, Transformer, Velocity, normalized
 
@@ -35,25 +34,6 @@ class Prompted:
 
     text: Tensor
     image: Tensor
-
-
-def released_window(config: TransformerConfig, grid: tuple[int, int], chunks: int, *, seen: bool = False) -> Layout:
-    """The released training window: clean and noisy copies of every frame, the anchor among the noisy ones too.
-
-    seen: without the last clean chunk, which nobody looks at; the gradients are the same.
-    """
-    frames, numbers = 1 + chunks * config.frames_per_chunk, list(range(chunks))
-    first, steps = 1 + frames, chunks * config.actions_per_chunk
-    return concatenate(
-        [
-            video_layout(
-                Kind.CLEAN, [ANCHOR, *(numbers[:-1] if seen else numbers)], config.frames_per_chunk, *grid, slot=0
-            ),
-            video_layout(Kind.NOISY, [ANCHOR, *numbers], config.frames_per_chunk, *grid, slot=1),
-            step_layout(Kind.ACTION, numbers, config.actions_per_chunk, [first + i for i in range(steps)]),
-            step_layout(Kind.STATE, numbers, 1, [first + i * config.actions_per_chunk for i in numbers]),
-        ]
-    )
 
 
 def train_call(net: Transformer, inputs: Pass, prompted: Prompted) -> Velocity:

@@ -14,6 +14,7 @@ from wam.engine.released_loop import ReleasedLoop, ReleasedSampler, beside
 from wam.evaluate.parity.golden import Check, GoldenCase, absolute, exact, relative
 from wam.model.attention import ANCHOR, EMPTY, Kind, Layout, concatenate, step_layout, video_layout, visible
 from wam.model.codec import video_sinusoid
+from wam.model.config import TransformerConfig
 from wam.model.kv_cache import KVCache
 from wam.model.passes import chunk_pass, clean_pass
 from wam.model.transformer import Context, Pass, Transformer, Velocity, unpatchify
@@ -87,21 +88,32 @@ def check_training(case: GoldenCase) -> list[Check]:
     return [*checks, *_output("out_decoupled", decoupled, theirs), *_output("out_2blocks", short, theirs)]
 
 
+def released_window(config: TransformerConfig, grid: tuple[int, int], chunks: int, *, seen: bool = False) -> Layout:
+    """The released training window: clean and noisy copies of every frame, the anchor among the noisy ones too.
+
+    seen: without the last clean chunk, which nobody looks at; the gradients are the same.
+    """
+    frames, numbers = 1 + chunks * config.frames_per_chunk, list(range(chunks))
+    first, steps = 1 + frames, chunks * config.actions_per_chunk
+    return concatenate(
+        [
+            video_layout(
+                Kind.CLEAN, [ANCHOR, *(numbers[:-1] if seen else numbers)], config.frames_per_chunk, *grid, slot=0
+            ),
+            video_layout(Kind.NOISY, [ANCHOR, *numbers], config.frames_per_chunk, *grid, slot=1),
+            step_layout(Kind.ACTION, numbers, config.actions_per_chunk, [first + i for i in range(steps)]),
+            step_layout(Kind.STATE, numbers, 1, [first + i * config.actions_per_chunk for i in numbers]),
+        ]
+    )
+
+
 def _train(
     network: _Network, theirs: Mapping[str, Tensor], timestep: str, actions: str, chunks: int
 ) -> tuple[Layout, Velocity]:
-    """The released window: clean and noisy copies of every frame, the anchor among the noisy ones too."""
+    """A released training window of this many chunks."""
     c, batch = network.config, network.latents.shape[0]
-    frames, steps, numbers = 1 + chunks * c.frames_per_chunk, chunks * c.actions_per_chunk, list(range(chunks))
-    first = 1 + frames  # sigma slots: 0 clean, then frame by frame, then action by action
-    layout = concatenate(
-        [
-            video_layout(Kind.CLEAN, [ANCHOR, *numbers], c.frames_per_chunk, *network.grid, slot=0),
-            video_layout(Kind.NOISY, [ANCHOR, *numbers], c.frames_per_chunk, *network.grid, slot=1),
-            step_layout(Kind.ACTION, numbers, c.actions_per_chunk, [first + i for i in range(steps)]),
-            step_layout(Kind.STATE, numbers, 1, [first + i * c.actions_per_chunk for i in numbers]),
-        ]
-    )
+    frames, steps = 1 + chunks * c.frames_per_chunk, chunks * c.actions_per_chunk
+    layout = released_window(c, network.grid, chunks)
     levels = torch.cat([theirs["timestep"][:, :frames], theirs[timestep][:, :steps]], dim=1) / 1000
     noisy = network.beside(theirs["noisy_latents"][:, :, :frames], 0)
     inputs = Pass(
