@@ -4,8 +4,9 @@
 #   helped  what helps: two cameras that suit the tasks, more demonstrations where precision counts, and some in which the
 #           arm is led astray and recovers
 # The script stops after MINUTES with code 75; the same command goes on where it was.
-# Usage: recipes/nano-mt50.sh [FOLDER] [SHARE] [MINUTES]
+# Usage: recipes/nano-mt50.sh [FOLDER] [SHARE] [MINUTES] [VARIANTS]
 #   SHARE of the episodes and steps, 1 by default; 0.02 tries the whole road and learns nothing.  MINUTES: 110.
+#   VARIANTS: "fair helped", one core each.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 out=${1:-runs/nano-mt50}
@@ -19,7 +20,7 @@ export OMP_NUM_THREADS=1  # two processes on two cores, everywhere
 # the averaged weights at the end of the budget. How the model acts is chosen on validation episodes (step "modes").
 data_seed=0 train_seed=0
 tokenizer_steps=8000 train_steps=24000
-variants="fair helped"
+variants=${4:-fair helped}
 declare -A embodiment=([fair]=metaworld-corner2 [helped]=metaworld-sawyer)
 
 count() { awk -v n="$1" -v s="$share" -v least="${2:-2}" 'BEGIN { n = int(n * s + 0.999); print (n < least ? least : n) }'; }
@@ -113,8 +114,7 @@ expert() {
   wam eval --policy expert --tasks mt50 --split test --episodes "$(count 10 1)" --out "$out/eval/expert"
 }
 
-step collect-fair collect_fair
-step collect-helped collect_helped
+for variant in $variants; do step "collect-$variant" "collect_$variant"; done
 step tokenizer side_by_side tokenizer
 step encode side_by_side encode
 step train side_by_side train
