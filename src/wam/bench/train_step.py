@@ -109,7 +109,7 @@ def optimiser_step(
     if compile:
         for block in model.transformer.blocks:
             block.compile()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
     windows = random_windows(model.config, batch, chunks, device)
     text = torch.randn(batch, model.config.text_len, model.config.transformer.text_dim, device=device)
     generator = torch.Generator().manual_seed(0)

@@ -95,7 +95,7 @@ class Trainer:
             for block in model.transformer.blocks:
                 block.compile()
         optimizer = torch.optim.AdamW(
-            _parameter_groups(model, config.optimizer.weight_decay), lr=1.0, betas=config.optimizer.betas
+            _parameter_groups(model, config.optimizer.weight_decay), lr=1.0, betas=config.optimizer.betas, fused=True
         )
         self.learned = LearnedState(model, AveragedWeights(model, config.optimizer.ema), optimizer)
         self.step, self.seconds = 0, 0.0
