@@ -19,7 +19,8 @@ export OMP_NUM_THREADS=1  # two processes on two cores, everywhere
 # Fixed before anything was trained, and not to be chosen by test results: seeds, budgets, and the checkpoint, which is
 # the averaged weights at the end of the budget. How the model acts is chosen on validation episodes (step "modes").
 data_seed=0 train_seed=0
-tokenizer_steps=8000 train_steps=24000
+tokenizer_steps=8000
+declare -A train_steps=([fair]=12000 [helped]=24000)  # in proportion to the demonstrations, about
 variants=${4:-fair helped}
 declare -A embodiment=([fair]=metaworld-corner2 [helped]=metaworld-sawyer)
 
@@ -85,7 +86,7 @@ encode() {
 
 train() {
   wam train --data "$out/data-$1" --tokenizer "$out/tokenizer-$1" --embodiment "${embodiment[$1]}" --out "$out/$1" \
-    --steps "$(count "$train_steps" 20)" --seed "$train_seed" --threads 1 --compile --noise.mode coupled \
+    --steps "$(count "${train_steps[$1]}" 20)" --seed "$train_seed" --threads 1 --compile --noise.mode coupled \
     --noise.video-at-noise 0.4 --see-previous
 }
 
