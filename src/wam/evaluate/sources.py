@@ -82,10 +82,13 @@ class ArmsSource:
 
 
 def trained_tasks(checkpoint: Path | str) -> tuple[str, ...] | None:
-    """The Meta-World tasks that a shipped model has learned; None where nobody wrote it down."""
-    from wam.sim.tasks import MT10
+    """The Meta-World tasks that a model has learned: "tasks", names or groups, in its training.json; None without."""
+    from wam.engine.load import resolve
+    from wam.sim.tasks import expand
 
-    return {"nano-metaworld": MT10}.get(str(checkpoint))
+    path = resolve(checkpoint) / "training.json"
+    groups = json.loads(path.read_text(encoding="utf-8")).get("tasks") if path.exists() else None
+    return None if groups is None else expand(groups)
 
 
 class Reworded:

@@ -52,7 +52,7 @@ class Pass:
 class Geometry:
     """What follows from a pass's layout alone, so that passes of one layout over one cache state can share it.
 
-    rotation: of the pass's tokens.  mask: which keys each token sees, (b, 1, L, keys) as `attend` takes it, or in blocks.
+    rotation: of the pass's tokens.  mask: which keys each token sees, (b, 1, L, keys) as for `attend`, or in blocks.
     """
 
     rotation: Rotation
