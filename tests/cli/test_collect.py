@@ -1,12 +1,13 @@
 """wam collect: the plan, determinism over workers, and going on after a kill."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
-from wam.cli.collect import PLAN_PATH, Collect, main, plan, robot_of, view_of
+from wam.cli.collect import PLAN_PATH, Collect, Slot, main, plan, robot_of, view_of
 
 SMALL = {"tasks": ("reach", "window-close"), "episodes_per_task": 2, "more": {"reach": 3}, "episodes_per_file": 2}
 
@@ -28,7 +29,26 @@ def test_detours_follow_in_initial_states_of_their_own() -> None:
     plain = plan(Collect(out=Path("unused"), tasks=("reach", "push"), episodes_per_task=10))
     longer = plan(Collect(out=Path("unused"), tasks=("reach", "push"), episodes_per_task=10, detours={"push": 4}))
     assert longer[:20] == plain, "a data set without detours must be a prefix of the one with them"
-    assert [(slot.task, slot.index, slot.detours) for slot in longer[20:]] == [("push", 10 + i, True) for i in range(4)]
+    assert longer[20:] == [Slot("push", 10 + i, "detours") for i in range(4)]
+
+
+def test_a_learner_begins_episodes_that_no_other_data_set_has() -> None:
+    asked = Collect(out=Path("unused"), tasks=("reach", "push"), episodes_per_task=0, skip=400)
+    slots = plan(replace(asked, learner="nano-metaworld", interventions={"push": 2}, detours={"push": 1}))
+    assert slots == [Slot("push", 400, "detours"), Slot("push", 401, "learner"), Slot("push", 402, "learner")]
+    with pytest.raises(ValueError, match="--interventions and --learner go together"):
+        plan(replace(asked, learner="nano-metaworld"))
+
+
+def test_interventions_are_recorded_with_the_weights_that_made_them(tmp_path: Path) -> None:
+    asked = Collect(out=tmp_path, tasks=("window-close",), episodes_per_task=0, workers=1, learner="nano-metaworld",
+                    interventions={"window-close": 2})  # fmt: skip
+    main(asked)
+    assert json.loads((tmp_path / "meta/info.json").read_text())["total_episodes"] == 2
+    led = [row for row in rows(tmp_path) if row["executed_action"] != row["action"]]
+    assert len(led) > 10
+    with pytest.raises(ValueError, match="begun with learner = "):
+        main(replace(asked, learner="nano-metaworld-flash"))
 
 
 def test_plan_refuses_numbers_for_a_task_that_is_not_collected() -> None:

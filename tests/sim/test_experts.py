@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from wam.sim.experts import Detour, demonstrate, noise_levels, plan_detours, record_episode
+from wam.sim.experts import Detour, along, demonstrate, noise_levels, plan_detours, record_episode
 from wam.sim.metaworld import MetaWorldEnv
 from wam.sim.recording import MAX_ROWS, ROWS_AFTER_SUCCESS
 from wam.sim.tasks import SPLITS, TASKS
@@ -53,7 +53,7 @@ def test_a_detour_loses_the_object_and_the_expert_fetches_it_again() -> None:
     env = MetaWorldEnv("pick-place", cameras=())
     straight = record_episode(env, 0, 0.0, np.random.default_rng(0))
     detour = Detour(start=22, end=34, target=np.array([-0.2, 0.5, 0.25]), gripper=-1.0)
-    led_astray = record_episode(env, 0, 0.0, np.random.default_rng(0), detours=(detour,))
+    led_astray = record_episode(env, 0, 0.0, np.random.default_rng(0), lead=along((detour,)))
     assert straight is not None
     assert led_astray is not None
     astray = np.flatnonzero(np.abs(led_astray.columns["executed_action"] - led_astray.columns["action"]).max(1) > 1)

@@ -3,6 +3,7 @@
 Example:
     wam collect --out data/nano --tasks mt10 --episodes-per-task 110 --more reach 400 push 400 --workers 2
     wam collect --out data/two-arms --env robosuite --tasks TwoArmLift --episodes-per-task 50
+    wam collect --out data/again --learner runs/nano/model --episodes-per-task 0 --interventions push 50 --skip 400
     wam collect --out data/libero --env libero --tasks libero_object/0 libero_object/4 --episodes-per-task 20
 """
 
@@ -18,7 +19,9 @@ from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from pathlib import Path
+from typing import Literal, cast
 
 import tyro
 from rich.console import Console
@@ -27,9 +30,12 @@ from rich.progress import MofNCompleteColumn, Progress
 from wam.data.files import write_json
 from wam.data.lerobot_writer import LeRobotWriter
 from wam.data.schema import Camera, DatasetSpec, EpisodeData, Feature
+from wam.engine.load import resolve
+from wam.evaluate.learner import Learner, check_view
+from wam.evaluate.sources import fingerprint
 from wam.robot.embodiment import Embodiment, load_embodiment
 from wam.sim.looks import Look
-from wam.sim.recording import Demonstration
+from wam.sim.recording import Demonstration, Leader
 from wam.sim.tasks import SplitName
 from wam.sim.worlds import WORLDS, SimulatedTask, View, WorldName
 
@@ -81,6 +87,13 @@ class Collect:
     detours: dict[str, int] = field(default_factory=dict)
     """Further episodes of some tasks in which the arm is led astray and has to recover, e.g. `--detours push 200`; they
     follow the others."""
+    interventions: dict[str, int] = field(default_factory=dict)
+    """Further episodes that a learner begins and the expert takes over and ends (DAgger), e.g. `--interventions push
+    50`; they come last."""
+    learner: str | None = None
+    """The model that begins these: a folder, or the name of a shipped one."""
+    skip: int = 0
+    """Initial states of every task that are left out, because another data set has them."""
     disturbance: float = 1.0
     """Scale of the noise on what is executed; 0 shows the experts undisturbed."""
     seed: int = 0
@@ -94,29 +107,45 @@ class Collect:
     """Print one line of JSON at the end."""
 
 
+Led = Literal["expert", "detours", "learner"]
+
+
 @dataclass(frozen=True)
 class Slot:
-    """One episode to be recorded: number `index` of `task`, with or without detours."""
+    """One episode to be recorded: number `index` of `task`, and who leads the arm before the expert does."""
 
     task: str
     index: int
-    detours: bool = False
+    led: Led = "expert"
 
 
 def plan(config: Collect) -> list[Slot]:
     """All episodes in the order of the data set: tasks interleave, so that any prefix has its share of each."""
     world = WORLDS[config.env]
     names = world.expand(config.tasks)
-    for option, given in (("--more", config.more), ("--detours", config.detours)):
+    for option, given in _by_task(config).items():
         for name in given:
             if not set(world.expand([name])) <= set(names):
                 raise ValueError(f"{option} names task {name!r}, which is not among --tasks {list(names)}")
-    counts = {name: config.more.get(name, config.episodes_per_task) for name in names}
-    for option, numbers in (("episodes per task", counts), ("--detours", config.detours)):
-        if numbers and min(numbers.values()) < 1:
-            raise ValueError(f"{option}: found {numbers}, expected at least 1 each")
-    plain = [Slot(name, index) for name, index in _interleaved(counts)]
-    return plain + [Slot(name, counts[name] + index, detours=True) for name, index in _interleaved(config.detours)]
+        if given and min(given.values()) < 1:
+            raise ValueError(f"{option}: found {given}, expected at least 1 each")
+    if bool(config.interventions) != (config.learner is not None):
+        raise ValueError(
+            "--interventions and --learner go together: who begins, and in how many episodes of which tasks"
+        )
+    if config.episodes_per_task < (0 if config.detours or config.interventions else 1):
+        raise ValueError(f"--episodes-per-task: found {config.episodes_per_task}, expected at least 1")
+    plain = {name: config.more.get(name, config.episodes_per_task) for name in names}
+    slots: list[Slot] = []
+    following = dict.fromkeys(names, config.skip)
+    for led, counts in (("expert", plain), ("detours", config.detours), ("learner", config.interventions)):
+        slots += [Slot(name, following[name] + index, cast("Led", led)) for name, index in _interleaved(counts)]
+        following = {name: first + counts.get(name, 0) for name, first in following.items()}
+    return slots
+
+
+def _by_task(config: Collect) -> dict[str, dict[str, int]]:
+    return {"--more": config.more, "--detours": config.detours, "--interventions": config.interventions}
 
 
 def _interleaved(counts: Mapping[str, int]) -> list[tuple[str, int]]:
@@ -176,6 +205,8 @@ def main(config: Collect) -> None:
     world = WORLDS[config.env]
     robot = robot_of(config, [slot.task for slot in slots])
     view = view_of(config, robot)
+    if config.learner is not None:
+        check_view(config.learner, view, world.hz)
     spec = dataset_spec(robot, view, world.hz)
     with LeRobotWriter(config.out, spec, episodes_per_file=config.episodes_per_file) as writer:
         _check_same_plan(config, view, writer.episodes_done)
@@ -236,7 +267,21 @@ def _work(config: Collect, view: View, slot: Slot) -> Demonstration:
     while len(_environments) >= world.kept_open:
         _environments.pop(next(iter(_environments))).close()
     env = _environments[view, slot.task] = env or world.open(slot.task, view)  # last in, as the one used last
-    return world.demonstrate(env, config.recording.split, slot.index, config.seed, slot.detours, config.disturbance)
+    leader = _leader(slot.led, config.learner)
+    return world.demonstrate(env, config.recording.split, slot.index, config.seed, leader, config.disturbance)
+
+
+@lru_cache(maxsize=3)
+def _leader(led: Led, learner: str | None) -> Leader | None:
+    """Kept for the life of this worker, since a learner takes seconds to load."""
+    if led == "learner":
+        assert learner is not None  # checked by `plan`
+        return Learner.of(learner)
+    if led == "detours":
+        from wam.sim.experts import detours  # needs the simulator
+
+        return detours
+    return None
 
 
 def _start_worker() -> None:
@@ -258,6 +303,8 @@ def _check_same_plan(config: Collect, view: View, episodes_done: int) -> None:
     ours["recording"] |= {name: getattr(view, name) for name in ("cameras", "image_size", "action_repeat")}
     for name in ("out", "workers", "episodes_per_file", "json"):
         del ours[name]
+    if config.learner is not None:
+        ours["learner"] = fingerprint(resolve(config.learner))
     ours = json.loads(json.dumps(ours))
     if not path.exists():
         if episodes_done:

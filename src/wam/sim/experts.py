@@ -1,11 +1,13 @@
 """Demonstrations: the scripted expert plays, noise disturbs what is executed, the label is what the expert wanted.
 
-Beside noise there are detours: for a while the arm is led to a random place with its gripper forced open or shut, so
-that what it carried is lost. What the expert does afterwards teaches recovery, which undisturbed play never shows.
+Beside noise something else may lead the arm for a while; what the expert does afterwards teaches recovery, which
+undisturbed play never shows. Detours go to a random place with the gripper forced open or shut, so that what it carried
+is lost; a learner makes its own mistakes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +15,7 @@ import numpy.typing as npt
 
 from wam.robot.observation import Observation
 from wam.sim.metaworld import MetaWorldEnv
-from wam.sim.recording import Action, Demonstration, RecordedEpisode, disturbed, first_success, record
+from wam.sim.recording import Action, Demonstration, Lead, Leader, RecordedEpisode, disturbed, first_success, record
 from wam.sim.tasks import PRECISE_TASKS, TASKS, SplitName
 
 NOISE_WEIGHTS = (0.3, 0.4, 0.3)
@@ -47,11 +49,16 @@ def noise_levels(task: str) -> tuple[float, ...]:
 
 
 def demonstrate(
-    env: MetaWorldEnv, split: SplitName, index: int, seed: int, detours: bool = False, disturbance: float = 1.0
+    env: MetaWorldEnv,
+    split: SplitName,
+    index: int,
+    seed: int,
+    leader: Leader | None = None,
+    disturbance: float = 1.0,
 ) -> Demonstration:
     """Record episode number `index` of this task; the result depends on nothing but the arguments.
 
-    disturbance: scale of the noise levels; 0 shows the expert undisturbed.
+    leader: what leads the arm astray.  disturbance: scale of the noise levels; 0 shows the expert undisturbed.
     Raises ExpertFailed and IndexError as `first_success`.
     """
     rng = np.random.default_rng([seed, index, *env.task.encode()])
@@ -60,10 +67,25 @@ def demonstrate(
     sentence = str(rng.choice(TASKS[env.task].training_sentences))
 
     def play(variation: int, level: int) -> RecordedEpisode | None:
-        planned = plan_detours(rng) if detours else ()
-        return record_episode(env, variation, levels[level], rng, sentence, planned)
+        lead = None if leader is None else leader(rng, env.task, variation)
+        return record_episode(env, variation, levels[level], rng, sentence, lead)
 
     return first_success(env.task, split, index, first, play)
+
+
+def detours(rng: np.random.Generator, task: str, seed: int) -> Lead:
+    """A `Leader`: detours that `plan_detours` draws."""
+    return along(plan_detours(rng))
+
+
+def along(planned: Sequence[Detour]) -> Lead:
+    """What leads the arm through these detours."""
+
+    def lead(observation: Observation, row: int) -> Action | None:
+        leading = next((detour for detour in planned if detour.start <= row < detour.end), None)
+        return None if leading is None else leading.command(observation.state[:3])
+
+    return lead
 
 
 def plan_detours(rng: np.random.Generator) -> tuple[Detour, ...]:
@@ -82,17 +104,16 @@ def record_episode(
     noise: float,
     rng: np.random.Generator,
     sentence: str | None = None,
-    detours: tuple[Detour, ...] = (),
+    lead: Lead | None = None,
 ) -> RecordedEpisode | None:
     """Let the expert play one seed; None if it fails.
 
     noise: standard deviation of the gaussian disturbance of the executed dx, dy, dz (the gripper is left alone). The
-    label stays the expert's wish during a detour too; `executed_action` tells that something else was done.
+    label stays the expert's wish while something else leads; `executed_action` tells what was done.
     """
 
     def execute(observation: Observation, action: Action, row: int) -> Action:
-        leading = next((detour for detour in detours if detour.start <= row < detour.end), None)
-        wanted = action if leading is None else leading.command(observation.state[:3])
-        return disturbed(wanted, TRANSLATION, noise, rng)
+        led = None if lead is None else lead(observation, row)
+        return disturbed(action if led is None else led, TRANSLATION, noise, rng)
 
     return record(env, seed, execute, {"noise": float(noise)}, sentence or TASKS[env.task].sentence)

@@ -19,6 +19,10 @@ MAX_VARIATIONS_TRIED = 10
 Action = npt.NDArray[np.float32]
 Execute = Callable[[Observation, Action, int], Action]
 """What is really done in a row, given what is seen, what the demonstrator wants, and the number of the row."""
+Lead = Callable[[Observation, int], Action | None]
+"""What leads the arm in a row, which is asked for in turn; None where the demonstrator does."""
+Leader = Callable[[np.random.Generator, str, int], Lead]
+"""Plans what leads the arm in one roll-out of (task, seed)."""
 
 
 class Demonstrator(Protocol):

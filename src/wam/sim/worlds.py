@@ -14,7 +14,16 @@ import numpy as np
 
 from wam.robot.embodiment import METAWORLD_SAWYER, Embodiment, load_embodiment
 from wam.robot.observation import Observation
-from wam.sim.recording import Action, Demonstration, Demonstrator, RecordedEpisode, disturbed, first_success, record
+from wam.sim.recording import (
+    Action,
+    Demonstration,
+    Demonstrator,
+    Leader,
+    RecordedEpisode,
+    disturbed,
+    first_success,
+    record,
+)
 from wam.sim.tasks import TASKS, SplitName
 from wam.sim.tasks import expand as expand_metaworld
 
@@ -78,9 +87,18 @@ class World(Protocol):
         """Raises ValueError for a view that this world cannot give."""
 
     def demonstrate(
-        self, env: SimulatedTask, split: SplitName, index: int, seed: int, detours: bool, disturbance: float = 1.0
+        self,
+        env: SimulatedTask,
+        split: SplitName,
+        index: int,
+        seed: int,
+        leader: Leader | None = None,
+        disturbance: float = 1.0,
     ) -> Demonstration:
-        """Episode number `index` of this task; it depends on the arguments alone. disturbance: scale of the noise."""
+        """Episode number `index` of this task; it depends on the arguments alone.
+
+        leader: what leads the arm astray, for Meta-World alone.  disturbance: scale of the noise.
+        """
 
 
 class MetaWorld:
@@ -110,11 +128,17 @@ class MetaWorld:
         )
 
     def demonstrate(
-        self, env: SimulatedTask, split: SplitName, index: int, seed: int, detours: bool, disturbance: float = 1.0
+        self,
+        env: SimulatedTask,
+        split: SplitName,
+        index: int,
+        seed: int,
+        leader: Leader | None = None,
+        disturbance: float = 1.0,
     ) -> Demonstration:
         from wam.sim.experts import demonstrate
 
-        return demonstrate(cast("MetaWorldEnv", env), split, index, seed, detours, disturbance)
+        return demonstrate(cast("MetaWorldEnv", env), split, index, seed, leader, disturbance)
 
 
 @dataclass(frozen=True)
@@ -150,11 +174,17 @@ class Arms:
         return ArmsEnv(self.open_scene(task), view.cameras, view.image_size, view.row_hz or ARMS_HZ)
 
     def demonstrate(
-        self, env: SimulatedTask, split: SplitName, index: int, seed: int, detours: bool, disturbance: float = 1.0
+        self,
+        env: SimulatedTask,
+        split: SplitName,
+        index: int,
+        seed: int,
+        leader: Leader | None = None,
+        disturbance: float = 1.0,
     ) -> Demonstration:
         translation = cast("ArmsEnv", env).translation
-        if detours:
-            raise ValueError(f"task {env.task!r}: detours are for Meta-World alone")
+        if leader is not None:
+            raise ValueError(f"task {env.task!r}: only in Meta-World the arm is led astray; leave such episodes out")
         rng = np.random.default_rng([seed, index, *env.task.encode()])
         first = int(rng.integers(len(ARM_NOISE)))
 
