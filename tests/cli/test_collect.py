@@ -32,6 +32,11 @@ def test_detours_follow_in_initial_states_of_their_own() -> None:
     assert longer[20:] == [Slot("push", 10 + i, "detours") for i in range(4)]
 
 
+def test_a_number_for_a_group_is_for_each_of_its_tasks() -> None:
+    slots = plan(Collect(out=Path("unused"), tasks=("mt50",), episodes_per_task=1, detours={"hard": 2, "push": 1}))
+    assert len(slots) == 50 + 2 * 6 - 1
+
+
 def test_a_learner_begins_episodes_that_no_other_data_set_has() -> None:
     asked = Collect(out=Path("unused"), tasks=("reach", "push"), episodes_per_task=0, skip=400)
     slots = plan(replace(asked, learner="nano-metaworld", interventions={"push": 2}, detours={"push": 1}))

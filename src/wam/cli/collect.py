@@ -37,7 +37,7 @@ from wam.robot.embodiment import Embodiment, load_embodiment
 from wam.sim.looks import Look
 from wam.sim.recording import Demonstration, Leader
 from wam.sim.tasks import SplitName
-from wam.sim.worlds import WORLDS, SimulatedTask, View, WorldName
+from wam.sim.worlds import WORLDS, SimulatedTask, View, World, WorldName
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ class Collect:
     episodes_per_task: int = 100
     """Successful episodes of every task, each of another initial state."""
     more: dict[str, int] = field(default_factory=dict)
-    """Other numbers of episodes for some tasks, e.g. `--more reach 400 push 400`."""
+    """Other numbers of episodes for some tasks or groups, e.g. `--more reach 400 push 400`."""
     detours: dict[str, int] = field(default_factory=dict)
     """Further episodes of some tasks in which the arm is led astray and has to recover, e.g. `--detours push 200`; they
     follow the others."""
@@ -123,29 +123,32 @@ def plan(config: Collect) -> list[Slot]:
     """All episodes in the order of the data set: tasks interleave, so that any prefix has its share of each."""
     world = WORLDS[config.env]
     names = world.expand(config.tasks)
-    for option, given in _by_task(config).items():
-        for name in given:
-            if not set(world.expand([name])) <= set(names):
-                raise ValueError(f"{option} names task {name!r}, which is not among --tasks {list(names)}")
-        if given and min(given.values()) < 1:
-            raise ValueError(f"{option}: found {given}, expected at least 1 each")
-    if bool(config.interventions) != (config.learner is not None):
-        raise ValueError(
-            "--interventions and --learner go together: who begins, and in how many episodes of which tasks"
-        )
-    if config.episodes_per_task < (0 if config.detours or config.interventions else 1):
+    more, astray, begun = (_by_task(world, names, option, given) for option, given in _numbers(config).items())
+    if bool(begun) != (config.learner is not None):
+        raise ValueError("--interventions and --learner go together: how many episodes of which tasks, and who begins")
+    if config.episodes_per_task < (0 if astray or begun else 1):
         raise ValueError(f"--episodes-per-task: found {config.episodes_per_task}, expected at least 1")
-    plain = {name: config.more.get(name, config.episodes_per_task) for name in names}
+    plain = {name: more.get(name, config.episodes_per_task) for name in names}
     slots: list[Slot] = []
     following = dict.fromkeys(names, config.skip)
-    for led, counts in (("expert", plain), ("detours", config.detours), ("learner", config.interventions)):
+    for led, counts in (("expert", plain), ("detours", astray), ("learner", begun)):
         slots += [Slot(name, following[name] + index, cast("Led", led)) for name, index in _interleaved(counts)]
         following = {name: first + counts.get(name, 0) for name, first in following.items()}
     return slots
 
 
-def _by_task(config: Collect) -> dict[str, dict[str, int]]:
+def _numbers(config: Collect) -> dict[str, dict[str, int]]:
     return {"--more": config.more, "--detours": config.detours, "--interventions": config.interventions}
+
+
+def _by_task(world: World, names: Sequence[str], option: str, given: Mapping[str, int]) -> dict[str, int]:
+    """The same numbers with groups replaced by their tasks; of several for a task, the last one counts."""
+    for name, number in given.items():
+        if not set(world.expand([name])) <= set(names):
+            raise ValueError(f"{option} names task {name!r}, which is not among --tasks {list(names)}")
+        if number < 1:
+            raise ValueError(f"{option}: found {name} {number}, expected at least 1")
+    return {task: number for name, number in given.items() for task in world.expand([name])}
 
 
 def _interleaved(counts: Mapping[str, int]) -> list[tuple[str, int]]:
