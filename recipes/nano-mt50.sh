@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
-# One small World Action Model for all 50 tasks of Meta-World, from nothing, on two CPU cores; in two variants:
+# One small World Action Model for all 50 tasks of Meta-World, from nothing, on two CPU cores; in variants:
 #   fair    as published evaluations have it: 50 demonstrations per task, one camera from the corner, a 4-d state and action
 #   helped  what helps: two cameras that suit the tasks, more demonstrations where precision counts, and some in which the
 #           arm is led astray and recovers
+# and, from the finished model of either,
+#   dagger-fair, dagger-helped   the same model trained on, with demonstrations that it began and the expert finished
 # The script stops after MINUTES with code 75; the same command goes on where it was.
 # Usage: recipes/nano-mt50.sh [FOLDER] [SHARE] [MINUTES] [VARIANTS]
 #   SHARE of the episodes and steps, 1 by default; 0.02 tries the whole road and learns nothing.  MINUTES: 110.
-#   VARIANTS: "fair helped", one core each.
+#   VARIANTS: "fair helped", one core each; then "dagger-fair dagger-helped".
 set -euo pipefail
 cd "$(dirname "$0")/.."
 out=${1:-runs/nano-mt50}
@@ -21,6 +23,7 @@ export OMP_NUM_THREADS=1  # two processes on two cores, everywhere
 data_seed=0 train_seed=0
 tokenizer_steps=8000
 declare -A train_steps=([fair]=12000 [helped]=24000)  # in proportion to the demonstrations, about
+dagger_steps=12000 dagger_episodes=50
 variants=${4:-fair helped}
 declare -A embodiment=([fair]=metaworld-corner2 [helped]=metaworld-sawyer)
 
@@ -46,11 +49,12 @@ step() {  # name, command...: run it once, say how long it took
   esac
 }
 
-side_by_side() {  # function: run it for every variant, one core each; the code of one that did not end well
-  local code=0 running=() process
-  for variant in $variants; do "$1" "$variant" & running+=($!); done
+side_by_side() {  # function, variants...: run it for each of them, one core each
+  local work=$1 code=0 running=() variant process
+  shift
+  for variant in "$@"; do (step "$work-$variant" "$work" "$variant") & running+=($!); done
   for process in "${running[@]}"; do wait "$process" || code=$?; done
-  return "$code"
+  [ "$code" = 0 ] || exit "$code"
 }
 
 collect_fair() {
@@ -72,6 +76,11 @@ collect_helped() {
     --detours "${detours[@]}" --workers 2 --seed "$data_seed"
 }
 
+collect_dagger() {  # variant whose model begins: initial states that no demonstration starts from
+  wam collect --out "$out/data-dagger-$1" --tasks mt50 --embodiment "${embodiment[$1]}" --episodes-per-task 0 --skip 300 \
+    --learner "$out/$1/model" --interventions mt50 "$(count "$dagger_episodes")" --workers 2 --seed "$data_seed"
+}
+
 tokenizer() {  # a tokenizer that was cut off goes on from its checkpoint
   local resume=()
   [ -f "$out/tokenizer-$1/checkpoint.safetensors" ] && resume=(--resume)
@@ -80,14 +89,22 @@ tokenizer() {  # a tokenizer that was cut off goes on from its checkpoint
     --max-episodes 2000 "${resume[@]}"
 }
 
-encode() {
-  wam data encode "$out/data-$1" --tokenizer "$out/tokenizer-$1" --embodiment "${embodiment[$1]}"
+encode() {  # variant; of dagger-*, by the tokenizer of the model that began
+  wam data encode "$out/data-$1" --tokenizer "$out/tokenizer-${1#dagger-}" --embodiment "${embodiment[${1#dagger-}]}"
 }
 
 train() {
   wam train --data "$out/data-$1" --tokenizer "$out/tokenizer-$1" --embodiment "${embodiment[$1]}" --out "$out/$1" \
     --steps "$(count "${train_steps[$1]}" 20)" --seed "$train_seed" --threads 1 --compile --noise.mode coupled \
     --noise.video-at-noise 0.4 --see-previous
+}
+
+train_dagger() {  # dagger-*: on from the finished model, old and new demonstrations alike
+  local base=${1#dagger-}
+  printf -- '- {data: %s, embodiment: %s}\n' "$out/data-$base" "${embodiment[$base]}" "$out/data-$1" "${embodiment[$base]}" \
+    >"$out/$1.yaml"
+  wam train --data "$out/$1.yaml" --init "$out/$base/model" --out "$out/$1" --steps "$(count "$dagger_steps" 20)" \
+    --seed "$train_seed" --threads 1 --compile --noise.mode coupled --noise.video-at-noise 0.4
 }
 
 # Two ways to act, on validation episodes: whole chunks with memory, and half a chunk from the present frame alone. The one
@@ -115,10 +132,17 @@ expert() {
   wam eval --policy expert --tasks mt50 --split test --episodes "$(count 10 1)" --out "$out/eval/expert"
 }
 
-for variant in $variants; do step "collect-$variant" "collect_$variant"; done
-step tokenizer side_by_side tokenizer
-step encode side_by_side encode
-step train side_by_side train
+bases=() daggers=()
+for variant in $variants; do
+  case $variant in dagger-*) daggers+=("$variant") ;; *) bases+=("$variant") ;; esac
+done
+for variant in "${bases[@]}"; do step "collect-$variant" "collect_$variant"; done
+side_by_side tokenizer "${bases[@]}"
+side_by_side encode "${bases[@]}"
+side_by_side train "${bases[@]}"
+for variant in "${daggers[@]}"; do step "collect-$variant" collect_dagger "${variant#dagger-}"; done
+side_by_side encode "${daggers[@]}"
+side_by_side train_dagger "${daggers[@]}"
 for variant in $variants; do step "modes-$variant" modes "$variant"; done
 for variant in $variants; do step "eval-$variant-10" evaluate "$variant" 10; done
 step expert expert
