@@ -22,7 +22,7 @@ export OMP_NUM_THREADS=1  # two processes on two cores, everywhere
 # the averaged weights at the end of the budget. How the model acts is chosen on validation episodes (step "modes").
 data_seed=0 train_seed=0
 tokenizer_steps=8000
-declare -A train_steps=([fair]=12000 [helped]=24000)  # in proportion to the demonstrations, about
+declare -A train_steps=([fair]=9500 [helped]=24000)  # in proportion to the demonstrations, about
 dagger_steps=12000 dagger_episodes=50
 variants=${4:-fair helped}
 declare -A embodiment=([fair]=metaworld-corner2 [helped]=metaworld-sawyer)

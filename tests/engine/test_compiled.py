@@ -55,7 +55,8 @@ def test_the_graph_is_the_network_and_is_made_once_per_shape(what: Compile) -> N
     found = chunks(model, compiled(model.transformer, what, backend="aot_eager"), graphs)
     for number, (one, other) in enumerate(zip(found, expected, strict=True)):
         assert torch.allclose(one, other, atol=1e-5), f"chunk {number}"
-    assert graphs[0] <= 2 and graphs[2] == graphs[0], graphs  # a pass to remember, a pass to denoise
+    parts = 1 if what == "whole" else 2  # the last block answers for fewer tokens than the others
+    assert graphs[0] <= 2 * parts and graphs[2] == graphs[0], graphs  # a pass to remember, a pass to denoise
     assert model.transformer.state_dict().keys() == tiny_model(small).transformer.state_dict().keys()
 
 

@@ -77,12 +77,17 @@ class Tokens:
 
     @property
     def length(self) -> int:
-        return self.clean + self.noisy + self.actions + self.states
+        return self.clean + self.asked
+
+    @property
+    def asked(self) -> int:
+        """Those that the last block answers for."""
+        return self.noisy + self.actions + self.states
 
 
 def pass_products(c: TransformerConfig, t: Tokens) -> list[Product]:
     """The weights' products in `Transformer.forward`."""
-    rows, cells = t.batch * t.length, c.patch**2
+    rows, asked, before, cells = t.batch * t.length, t.batch * t.asked, c.layers - 1, c.patch**2
     actions, states = t.batch * t.actions, t.batch * t.states
     return [
         Product(t.batch * (t.clean + t.noisy), c.in_channels * cells, c.dim, origin="data"),
@@ -94,9 +99,13 @@ def pass_products(c: TransformerConfig, t: Tokens) -> list[Product]:
         Product(actions, c.dim, c.dim, role="trained"),
         Product(states, c.state_dim, c.codec_hidden, origin="data", role="trained"),
         Product(states, c.codec_hidden, c.dim, role="trained"),
-        Product(rows, c.dim, c.dim, 6 * c.layers, role="adapter"),  # q, k, v, o, and q, o of cross-attention
-        Product(rows, c.dim, c.ffn_dim, c.layers, role="adapter"),
-        Product(rows, c.ffn_dim, c.dim, c.layers, role="adapter"),
+        Product(rows, c.dim, c.dim, 6 * before, role="adapter"),  # q, k, v, o, and q, o of cross-attention
+        Product(rows, c.dim, c.ffn_dim, before, role="adapter"),
+        Product(rows, c.ffn_dim, c.dim, before, role="adapter"),
+        Product(rows, c.dim, c.dim, 2, role="adapter"),  # the last block: k and v of all
+        Product(asked, c.dim, c.dim, 4, role="adapter"),
+        Product(asked, c.dim, c.ffn_dim, role="adapter"),
+        Product(asked, c.ffn_dim, c.dim, role="adapter"),
         Product(t.batch * t.noisy, c.dim, cells * c.out_channels),
         Product(actions, c.dim, c.codec_hidden, role="trained"),
         Product(actions, c.codec_hidden, c.action_dim, role="trained"),
@@ -121,7 +130,7 @@ def prompt_products(c: TransformerConfig, text: int, image: int = 0, batch: int 
 
 def attention_flops(c: TransformerConfig, t: Tokens) -> int:
     """q k^T and its product with v: among the tokens and their past, and with the prompt."""
-    return 4 * t.batch * t.length * (t.keys + t.text + t.image) * c.dim * c.layers
+    return 4 * t.batch * (t.length * (c.layers - 1) + t.asked) * (t.keys + t.text + t.image) * c.dim
 
 
 def pass_flops(c: TransformerConfig, t: Tokens) -> Flops:

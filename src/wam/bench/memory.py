@@ -123,18 +123,18 @@ def acting_activations(config: TransformerConfig, tokens: Tokens, itemsize: int)
     """Bytes alive at the fullest moment of a pass without gradients.
 
     One of four moments, in tensors of the tokens' width D:
-        feed-forward   9 (the tokens, six modulations, the layer's input, one sum), and 2 of the layer's own width
-        rotation       16, because norms and rotations are computed in float32; 12 if everything is
-        attention      11, and the mask once more as numbers
+        feed-forward   7 (the tokens, four modulations, the layer's input, one sum), and 2 of the layer's own width
+        rotation       14, because norms and rotations are computed in float32; 10 if everything is
+        attention      9, and the mask once more as numbers
         before         1, and 7 masks while the mask is made
     and in the first three the mask (1 byte per query and key) and the rotations.
     """
     rows, pairs = tokens.batch * tokens.length, tokens.length * tokens.keys
     width = rows * config.dim * itemsize
     in_block = max(
-        9 * width + 2 * rows * config.ffn_dim * itemsize,
-        (12 if itemsize == 4 else 16) * width,
-        11 * width + (1 + itemsize) * pairs,
+        7 * width + 2 * rows * config.ffn_dim * itemsize,
+        (10 if itemsize == 4 else 14) * width,
+        9 * width + (1 + itemsize) * pairs,
     )
     return max(in_block + pairs + 4 * tokens.length * config.head_dim, width + 7 * pairs)
 

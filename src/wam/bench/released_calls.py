@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from wam.bench.naive import level_per_token
-from wam.model.attention import Layout
+from wam.model.attention import Kind, Layout
 from wam.model.blocks import Span, blocks_of
 from wam.model.codec import video_sinusoid
 from wam.model.rope import rotations
@@ -50,7 +50,7 @@ def train_call(net: Transformer, inputs: Pass, prompted: Prompted) -> Velocity:
     x, level, levels, contexts, turn = _begin(net, inputs, prompted)
     for block in net.blocks:
         x = checkpoint(_block, block, x, levels, turn, contexts, attend, use_reentrant=False)
-    return net._velocity(x, level, level_per_token(inputs))
+    return net._velocity(x[:, inputs.layout.count(Kind.CLEAN) :], level, level_per_token(inputs))
 
 
 def cached_call(net: Transformer, inputs: Pass, prompted: Prompted, past: Past) -> tuple[Velocity, list[Tensor]]:
@@ -65,7 +65,7 @@ def cached_call(net: Transformer, inputs: Pass, prompted: Prompted, past: Past) 
             return F.scaled_dot_product_attention(q, keys, values)
 
         x = _block(block, x, levels, turn, contexts, attend)  # type: ignore[arg-type]
-    return net._velocity(x, level, level_per_token(inputs)), after
+    return net._velocity(x[:, inputs.layout.count(Kind.CLEAN) :], level, level_per_token(inputs)), after
 
 
 # ---------------------------------------------------------------- what a call computes

@@ -178,6 +178,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     On a CPU with gradients the plain product is 1.2 to 5 times faster than the fused kernel (measured in bf16), whose
     backward is slow there. q is scaled first, or torch.compile would recognise the formula and put that kernel back.
     """
+    if q.shape[2] == 0:  # nobody asks: a clean pass only leaves keys and values
+        return q
     if mask is not None and mask.dtype != torch.bool:
         mask = mask.to(q.dtype)
     if q.device.type == "cpu" and torch.is_grad_enabled():

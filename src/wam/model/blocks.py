@@ -19,6 +19,7 @@ from torch import Tensor
 from wam.model.attention import Group, Layout, attend, visible
 
 Span = tuple[int, int]  # first token, and the one behind the last
+Table = tuple[tuple[bool, ...], ...]  # which group of keys a group of queries sees
 
 
 @dataclass(frozen=True)
@@ -33,12 +34,12 @@ class Block:
 class Blocks:
     """A mask in blocks; every query stands in one of them.
 
-    queries, keys: tokens of each group.  table: which group of keys a group of queries sees.
+    queries, keys: tokens of each group.
     """
 
     queries: tuple[int, ...]
     keys: tuple[int, ...]
-    table: tuple[tuple[bool, ...], ...]
+    table: Table
     blocks: tuple[Block, ...]
 
     @property
@@ -55,7 +56,7 @@ def blocks_of(groups: tuple[Group, ...], memory: int | None, autoregressive: boo
     nothing = torch.zeros_like(kind)
     few = Layout(kind, chunk[None], nothing, nothing, nothing, nothing)
     tokens = tuple(group.tokens for group in groups)
-    return _cut(visible(few, few, memory, autoregressive=autoregressive)[0], tokens, tokens)
+    return _cut(_rows(visible(few, few, memory, autoregressive=autoregressive)[0]), tokens, tokens)
 
 
 def blocks_in(mask: Tensor, queries: tuple[int, ...], keys: tuple[int, ...]) -> Blocks | None:
@@ -66,11 +67,17 @@ def blocks_in(mask: Tensor, queries: tuple[int, ...], keys: tuple[int, ...]) -> 
     few = mask[:, _firsts(queries, mask.device)][:, :, _firsts(keys, mask.device)].cpu()
     if not (few == few[:1]).all() or not few[0].any(dim=1).all():
         return None
-    return _cut(few[0], queries, keys)
+    return _cut(_rows(few[0]), queries, keys)
 
 
-def _cut(table: Tensor, queries: tuple[int, ...], keys: tuple[int, ...]) -> Blocks:
-    rows = tuple(tuple(row) for row in table.tolist())
+@lru_cache(maxsize=64)
+def behind(blocks: Blocks, first: int) -> Blocks:
+    """The same for the queries from token `first` on, where a group begins."""
+    left_out = sum(end <= first for _, end in _spans(blocks.queries))
+    return _cut(blocks.table[left_out:], blocks.queries[left_out:], blocks.keys)
+
+
+def _cut(rows: Table, queries: tuple[int, ...], keys: tuple[int, ...]) -> Blocks:
     alike: dict[tuple[bool, ...], list[Span]] = {}
     for row, span in zip(rows, _spans(queries), strict=True):
         alike.setdefault(row, []).append(span)
@@ -84,6 +91,8 @@ def _cut(table: Tensor, queries: tuple[int, ...], keys: tuple[int, ...]) -> Bloc
 
 def attend_in_blocks(q: Tensor, k: Tensor, v: Tensor, blocks: Blocks) -> Tensor:
     """`attend` under a mask of blocks: q (B, H, L, D), k and v (B, H, keys, D)."""
+    if not blocks.blocks:
+        return q
     if q.device.type == "cuda" and torch.is_grad_enabled():
         return _flexible()(q, k, v, block_mask=_block_mask(blocks, q.device))
     pieces: list[tuple[Span, Tensor]] = []
@@ -93,6 +102,10 @@ def attend_in_blocks(q: Tensor, k: Tensor, v: Tensor, blocks: Blocks) -> Tensor:
         lengths = [end - start for start, end in block.queries]
         pieces += zip(block.queries, answer.split(lengths, dim=2), strict=True)
     return torch.cat([piece for _, piece in sorted(pieces, key=lambda piece: piece[0])], dim=2)
+
+
+def _rows(table: Tensor) -> Table:
+    return tuple(tuple(row) for row in table.tolist())
 
 
 def _spans(tokens: tuple[int, ...]) -> list[Span]:

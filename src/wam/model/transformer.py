@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from wam.model.attention import Kind, Layout, additive, attend, visible
-from wam.model.blocks import Blocks, attend_in_blocks, blocks_in, blocks_of
+from wam.model.blocks import Blocks, attend_in_blocks, behind, blocks_in, blocks_of
 from wam.model.codec import ActionDecoder, ActionEncoder, StateEncoder, video_sinusoid
 from wam.model.config import TransformerConfig
 from wam.model.kv_cache import KVCache
@@ -53,10 +53,12 @@ class Geometry:
     """What follows from a pass's layout alone, so that passes of one layout over one cache state can share it.
 
     rotation: of the pass's tokens.  mask: which keys each token sees, (b, 1, L, keys) as for `attend`, or in blocks.
+    asked: the same for the tokens behind the clean ones, the only ones that the last block answers for.
     """
 
     rotation: Rotation
     mask: Mask
+    asked: Mask
 
 
 @dataclass(frozen=True)
@@ -114,9 +116,11 @@ class SelfAttention(nn.Module):
         self.norm_q, self.norm_k = RMSNorm(config.dim), RMSNorm(config.dim)
 
     def forward(
-        self, x: Tensor, rotation: Rotation, mask: Mask, extend: Callable[[Tensor, Tensor], KeyValue] | None
+        self, x: Tensor, rotation: Rotation, mask: Mask, extend: Callable[[Tensor, Tensor], KeyValue] | None, first: int
     ) -> Tensor:
-        q = rotate(_split(self.norm_q(self.q(x)), self.heads), rotation)
+        """x (B, L, D) -> (B, L - first, D), mask: of these tokens."""
+        asked = (rotation[0][..., first:, :], rotation[1][..., first:, :])
+        q = rotate(_split(self.norm_q(self.q(x[:, first:])), self.heads), asked)
         k = rotate(_split(self.norm_k(self.k(x)), self.heads), rotation)
         v = _split(self.v(x), self.heads)
         if extend is not None:
@@ -175,12 +179,13 @@ class Block(nn.Module):
         text: KeyValue,
         image: KeyValue | None,
         extend: Callable[[Tensor, Tensor], KeyValue] | None,
+        first: int = 0,
     ) -> Tensor:
-        """x (B, L, D), levels (B, slots, 6, D) -> (B, L, D)."""
-        shift1, scale1, gate1, shift2, scale2, gate2 = (
-            part[:, slot] for part in (self.modulation[:, None] + levels).unbind(2)
-        )
-        x = x + gate1 * self.self_attn(normalized(x, scale1, shift1), rotation, mask, extend)
+        """x (B, L, D), levels (B, slots, 6, D) -> (B, L - first, D): the tokens before `first` are only looked at."""
+        shift1, scale1, *others = (self.modulation[:, None] + levels).unbind(2)
+        gate1, shift2, scale2, gate2 = (part[:, slot[first:]] for part in others)
+        looks = self.self_attn(normalized(x, scale1[:, slot], shift1[:, slot]), rotation, mask, extend, first)
+        x = x[:, first:] + gate1 * looks
         x = x + self.cross_attn(self.norm3(x), text, image)
         return x + gate2 * self.ffn(normalized(x, scale2, shift2))
 
@@ -265,16 +270,21 @@ class Transformer(nn.Module):
         """
         c = self.config
         rotation = rotations(layout, c.head_dim, c.frames_per_chunk, c.actions_per_chunk)
+        mask, first = self._mask(layout, cache, state_reads), layout.count(Kind.CLEAN)
+        return Geometry(rotation, mask, behind(mask, first) if isinstance(mask, Blocks) else mask[:, :, first:])
+
+    def _mask(self, layout: Layout, cache: KVCache | None, state_reads: bool) -> Tensor | Blocks:
+        c = self.config
         if cache is None and not state_reads and layout.groups and len(layout) >= LONG:
-            return Geometry(rotation, blocks_of(layout.groups, c.memory, c.autoregressive))
+            return blocks_of(layout.groups, c.memory, c.autoregressive)
         keys = layout if cache is None else cache.layout_with(layout)
         mask = visible(layout, keys, c.memory, autoregressive=c.autoregressive, state_reads=state_reads)
         if cache is not None and layout.groups and len(keys) >= LONG:
             own = tuple(group.tokens for group in layout.groups)
             blocks = blocks_in(mask, own, (*cache.groups, *own))
-            return Geometry(rotation, mask[:, None] if blocks is None else blocks)
+            return mask[:, None] if blocks is None else blocks
         learning = mask.device.type == "cpu" and torch.is_grad_enabled()
-        return Geometry(rotation, additive(mask[:, None]) if learning else mask[:, None])
+        return additive(mask[:, None]) if learning else mask[:, None]
 
     def forward(
         self,
@@ -299,8 +309,10 @@ class Transformer(nn.Module):
         for index, block in enumerate(self.blocks):
             extend = None if cache is None else cache.extender(index)
             image = None if context.image is None else context.image[index]
-            sees = (geometry.rotation, geometry.mask)
-            arguments = (x, levels, layout.sigma_slot, *sees, context.text[index], image, extend)
+            last = index == config.layers - 1
+            mask, first = (geometry.asked, layout.count(Kind.CLEAN)) if last else (geometry.mask, 0)
+            sees = (geometry.rotation, mask)
+            arguments = (x, levels, layout.sigma_slot, *sees, context.text[index], image, extend, first)
             if self.checkpointing and torch.is_grad_enabled():
                 x = checkpoint(block, *arguments, use_reentrant=False)
             else:
@@ -321,16 +333,15 @@ class Transformer(nn.Module):
         return torch.cat(parts, dim=1)
 
     def _velocity(self, x: Tensor, level: Tensor, inputs: Pass) -> Velocity:
+        """x: (B, noisy + actions + states, D), what the last block answers."""
         layout, video, action = inputs.layout, None, None
         clean, noisy = layout.count(Kind.CLEAN), layout.count(Kind.NOISY)
         if inputs.video is not None and noisy:
-            span = slice(clean, clean + noisy)
-            patches = self.head(x[:, span], level, layout.sigma_slot[span])
+            patches = self.head(x[:, :noisy], level, layout.sigma_slot[clean : clean + noisy])
             height, width = inputs.video.shape[-2:]
             video = unpatchify(patches, self.config.patch, height, width)
         if inputs.action is not None:
-            tokens = x[:, clean + noisy : clean + noisy + inputs.action.shape[1]]
-            action = self.action_decoder(tokens, inputs.embodiment)
+            action = self.action_decoder(x[:, noisy : noisy + inputs.action.shape[1]], inputs.embodiment)
         return Velocity(video, action)
 
 

@@ -180,13 +180,16 @@ def check_inference(case: GoldenCase) -> list[Check]:
 
 def _clean_answer(transformer: Transformer, inputs: Pass, context: Context, cache: KVCache) -> Tensor:
     """What the head would say about clean frames: nobody needs it, but it shows that the last block is right too."""
-    seen: list[Tensor] = []
-    hook = transformer.blocks[-1].register_forward_hook(lambda _module, _inputs, output: seen.append(output))
+    given: list[tuple[Any, ...]] = []
+    hook = transformer.blocks[-1].register_forward_pre_hook(lambda _module, arguments: given.append(arguments))
     transformer(inputs, context, cache)
     hook.remove()
+    x, levels, slot, rotation, _, text, image, extend, _ = given[0]
+    mask = transformer.geometry(inputs.layout, cache).mask
+    answer = transformer.blocks[-1](x, levels, slot, rotation, mask, text, image, extend)
     assert inputs.video is not None
     level = transformer.time_embedding(video_sinusoid(1000 * inputs.sigma, transformer.config.time_dim))
-    patches = transformer.head(seen[0], level, inputs.layout.sigma_slot)
+    patches = transformer.head(answer, level, inputs.layout.sigma_slot)
     return unpatchify(patches, transformer.config.patch, *inputs.video.shape[-2:])
 
 
