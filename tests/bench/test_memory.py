@@ -131,6 +131,7 @@ def test_training(checkpointing: bool, mixed: bool, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(
         transformer_module, "attend", lambda q, k, v, mask: F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     )
+    monkeypatch.setattr(transformer_module, "additive", lambda mask: mask)
     kept = {layers: _kept(layers, checkpointing, mixed) for layers in (1, 4)}
     step = window(small(384, 800), GRID, chunks=2)
     planned = {

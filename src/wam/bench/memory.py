@@ -159,7 +159,7 @@ def training_activations(
     mixed: autocast to bf16 with weights in float32. A block keeps, per token, 82 D + 4 ffn bytes (108 D + 8 ffn in
     float32), 4 D more (8 D) with an image branch, and its attention's mask as numbers (2 or 4 bytes per key). With
     checkpointing a block keeps its input, 4 D bytes, and one block at a time the rest. 16 D bytes per token are in work
-    besides.
+    besides. The last block, which keeps less, is counted as the others.
     """
     rows = tokens.batch * tokens.length
     narrow = 2 if mixed else 4

@@ -184,8 +184,9 @@ class Block(nn.Module):
         """x (B, L, D), levels (B, slots, 6, D) -> (B, L - first, D): the tokens before `first` are only looked at."""
         shift1, scale1, *others = (self.modulation[:, None] + levels).unbind(2)
         gate1, shift2, scale2, gate2 = (part[:, slot[first:]] for part in others)
-        looks = self.self_attn(normalized(x, scale1[:, slot], shift1[:, slot]), rotation, mask, extend, first)
-        x = x[:, first:] + gate1 * looks
+        x = x[:, first:] + gate1 * self.self_attn(
+            normalized(x, scale1[:, slot], shift1[:, slot]), rotation, mask, extend, first
+        )
         x = x + self.cross_attn(self.norm3(x), text, image)
         return x + gate2 * self.ffn(normalized(x, scale2, shift2))
 
