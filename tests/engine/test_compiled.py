@@ -12,7 +12,7 @@ from tests.engine.robots import looks, tiny_engine
 from tests.models import TINY, tiny_model, tiny_windows
 from torch import Tensor
 
-from wam.engine.compiled import Compile, compiled
+from wam.engine.compiled import Compile, compile_blocks, compiled
 from wam.engine.config import EngineConfig
 from wam.engine.quantize import quantize
 from wam.engine.warm_up import warm_up
@@ -58,6 +58,26 @@ def test_the_graph_is_the_network_and_is_made_once_per_shape(what: Compile) -> N
     parts = 1 if what == "whole" else 2  # the last block answers for fewer tokens than the others
     assert graphs[0] <= 2 * parts and graphs[2] == graphs[0], graphs  # a pass to remember, a pass to denoise
     assert model.transformer.state_dict().keys() == tiny_model(small).transformer.state_dict().keys()
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_compiled_blocks_learn_what_plain_ones_do(checkpointing: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With blocks computed again in the backward too, which asks for the graph that the forward had."""
+    monkeypatch.setattr("wam.model.transformer.LONG", 1)  # attended in blocks, as long windows are
+    gradients = []
+    for compile in (False, True):
+        model, (windows, text) = tiny_model(), tiny_windows(batch=2, chunks=4)
+        model.transformer.checkpointing = checkpointing
+        if compile:
+            compile_blocks(model.transformer, backend="aot_eager")
+        for _ in range(2):
+            model.zero_grad()
+            loss = model.loss(windows, text, torch.Generator().manual_seed(0))
+            loss.total.backward()  # type: ignore[no-untyped-call]
+        gradients.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
+    assert gradients[0].keys() == gradients[1].keys()
+    for name, gradient in gradients[0].items():
+        assert torch.allclose(gradient, gradients[1][name], atol=1e-5), name
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ from torch import Tensor
 from wam.bench.random_inputs import random_pass
 from wam.bench.released_calls import Past, Prompted, cached_call, train_call
 from wam.bench.train_step import timed
-from wam.engine.compiled import compiled
+from wam.engine.compiled import compile_blocks, compiled
 from wam.engine.released_loop import ReleasedLoop, ReleasedSampler, beside, whole_timestep
 from wam.evaluate.parity.network import released_window
 from wam.flow.sampler import Imagined, integrate
@@ -157,8 +157,7 @@ def _learner(net: Transformer, compile: bool) -> Transformer:
     own = copy.deepcopy(net)
     own.checkpointing = True
     if compile:
-        for block in own.blocks:
-            block.compile()
+        compile_blocks(own)
     return own
 
 

@@ -17,6 +17,7 @@ from wam.bench.flops import Tokens, training_flops
 from wam.bench.limit import matmul_rate
 from wam.bench.random_inputs import random_windows
 from wam.bench.rungs import synchronise
+from wam.engine.compiled import compile_blocks
 from wam.model.attention import Kind, Layout
 from wam.model.config import TransformerConfig
 from wam.model.passes import window_layout
@@ -107,8 +108,7 @@ def optimiser_step(
     """Forward, backward, clipping and AdamW on random windows, mixed precision as in `wam train`."""
     model = model.to(device).train()
     if compile:
-        for block in model.transformer.blocks:
-            block.compile()
+        compile_blocks(model.transformer)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
     windows = random_windows(model.config, batch, chunks, device)
     text = torch.randn(batch, model.config.text_len, model.config.transformer.text_dim, device=device)
@@ -137,7 +137,7 @@ def wide_block(tokens: int, device: str, config: TransformerConfig = WIDE, *, co
     for parameter in block.parameters():
         torch.nn.init.normal_(parameter, std=0.02)
     if compile:
-        block.compile()
+        block.compile(dynamic=False)
     x = torch.randn(1, tokens, c.dim, device=device, dtype=torch.bfloat16, requires_grad=True)
     levels = torch.randn(1, 2, 6, c.dim, device=device, dtype=torch.bfloat16)
     slot = torch.arange(tokens, device=device) % 2

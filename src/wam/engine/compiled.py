@@ -44,6 +44,13 @@ def compiled(transformer: Transformer, what: Compile, backend: str = "inductor")
     return _set_up(torch.compile(transformer, fullgraph=True, dynamic=False, backend=backend), freezing=True)
 
 
+def compile_blocks(transformer: Transformer, backend: str = "inductor") -> None:
+    """Compile the blocks in place, to train with; static, because activation checkpointing asks for the same graph."""
+    blocks: list[Any] = list(transformer.blocks)
+    for block in blocks:
+        block.compile(dynamic=False, backend=backend)
+
+
 def _with_blocks(transformer: Transformer, backend: str) -> Transformer:
     """A transformer of compiled blocks around the same weights."""
     shadow = copy.copy(transformer)

@@ -16,6 +16,7 @@ from torch import Tensor
 from wam.data.ahead import Ahead
 from wam.data.files import write_json
 from wam.data.mixture import Member, Mixture
+from wam.engine.compiled import compile_blocks
 from wam.train import chance, checkpoint
 from wam.train.config import TrainConfig
 from wam.train.parallel import Processes, gathered
@@ -92,8 +93,7 @@ class Trainer:
         model.transformer.checkpointing = config.activation_checkpointing
         self.bare, self.model = model, both.wrap(model, config.parallel)
         if config.compile:
-            for block in model.transformer.blocks:
-                block.compile()
+            compile_blocks(model.transformer)
         optimizer = torch.optim.AdamW(
             _parameter_groups(model, config.optimizer.weight_decay), lr=1.0, betas=config.optimizer.betas, fused=True
         )
