@@ -16,7 +16,6 @@ from typing import Literal
 import torch
 import tyro
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from wam.bench.episodes import played, recorded
@@ -24,6 +23,7 @@ from wam.bench.ladder import Clock, Row, draw, measure
 from wam.bench.naive import Looks
 from wam.bench.rungs import Garage, Step, climb, naive, rungs
 from wam.bench.successes import add_successes
+from wam.cli.progress import counted
 from wam.data.files import write_json
 from wam.data.lerobot_reader import LeRobotDataset
 from wam.evaluate.provenance import Provenance
@@ -80,20 +80,10 @@ def main(config: Ladder) -> None:
     robot = garage.model.config.embodiments[0]
     steps = climb(naive(config.steps, config.guidance), rungs(config.bound, config.device == "cuda", config.flash))
     episodes = _episodes(config, robot)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("climbing", total=None)
-        rows = measure(
-            garage,
-            steps,
-            episodes,
-            robot,
-            rounds=config.rounds,
-            clock=config.clock,
-            on_round=lambda done, total: progress.update(task, completed=done, total=total),
-        )
-        if config.episodes:
-            rows = _with_successes(config, rows, steps, robot, progress)
+    with counted("climbing", console) as watch:
+        rows = measure(garage, steps, episodes, robot, rounds=config.rounds, clock=config.clock, on_round=watch)
+    if config.episodes:
+        rows = _with_successes(config, rows, steps, robot, console)
     origin = Provenance.here()
     console.print(_table(config, rows))
     config.out.mkdir(parents=True, exist_ok=True)
@@ -114,22 +104,22 @@ def _episodes(config: Ladder, robot: Embodiment) -> Sequence[Sequence[Looks]]:
 
 
 def _with_successes(
-    config: Ladder, rows: Sequence[Row], steps: Sequence[Step], robot: Embodiment, progress: Progress
+    config: Ladder, rows: Sequence[Row], steps: Sequence[Step], robot: Embodiment, console: Console
 ) -> list[Row]:
     from wam.sim.tasks import expand
 
-    bar = progress.add_task("closed loop", total=None)
-    counted = add_successes(
-        config.model,
-        steps,
-        expand(config.tasks),
-        config.episodes,
-        robot,
-        config.out,
-        workers=config.workers,
-        on_episode=lambda done, total: progress.update(bar, completed=done, total=total),
-    )
-    found = [counted.get(row.name, (None, None)) for row in rows]
+    with counted("closed loop", console) as watch:
+        solved = add_successes(
+            config.model,
+            steps,
+            expand(config.tasks),
+            config.episodes,
+            robot,
+            config.out,
+            workers=config.workers,
+            on_episode=watch,
+        )
+    found = [solved.get(row.name, (None, None)) for row in rows]
     return [replace(row, success_k=k, success_n=n) for row, (k, n) in zip(rows, found, strict=True)]
 
 

@@ -14,12 +14,12 @@ from typing import Literal
 import torch
 import tyro
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from wam.bench.latency import STAGES, measure, synthetic
 from wam.bench.latency import Latency as Measured
 from wam.bench.limit import Limit, denoising_tokens, limit
+from wam.cli.progress import counted
 from wam.engine.compiled import Compile
 from wam.engine.engine import Engine
 from wam.engine.load import load_policy
@@ -64,12 +64,8 @@ def main(config: Latency) -> None:
         weights=config.weights,
         compile=config.compile,
     ).engine
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("chunks", total=config.chunks)
-        found = measure(
-            engine, synthetic(engine.embodiment), config.chunks, lambda done: progress.update(task, completed=done)
-        )
+    with counted("chunks", console) as watch:
+        found = measure(engine, synthetic(engine.embodiment), config.chunks, lambda done: watch(done, config.chunks))
         bound = _limit(engine, config)
     console.print(_table(config, found))
     console.print(_memory(found))

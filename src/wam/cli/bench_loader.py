@@ -14,10 +14,10 @@ from pathlib import Path
 import torch
 import tyro
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from wam.bench.loader import LoaderOptions, LoaderReport, finished_caches, measure
+from wam.cli.progress import counted
 from wam.data.lerobot_reader import LeRobotDataset
 from wam.robot.embodiment import load_embodiment
 
@@ -46,16 +46,10 @@ def main(config: Loader) -> None:
     """Measure, show a table, and say how far the loaders agree."""
     torch.set_num_threads(1)
     console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("opening the data set", total=None)
+    with counted("passes", console) as watch:
         dataset = LeRobotDataset(config.path)
         robot = load_embodiment(config.embodiment)
         latents = config.latents or next(reversed(finished_caches(dataset.root)), None)
-
-        def watch(done: int, total: int) -> None:
-            progress.update(task, description="passes", completed=done, total=total)
-
         report = measure(dataset, robot, config.options, latents, config.lerobot_python, watch)
     console.print(_table(report))
     if report.agreement is not None:
