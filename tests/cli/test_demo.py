@@ -35,7 +35,7 @@ def test_a_tour_keeps_its_own_words() -> None:
 
 @pytest.mark.slow
 def test_what_was_not_learned_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    main(["demo", "--task", "Hit the nail with the hammer", "--out", str(tmp_path), "--json"])
+    main(["demo", "nano-metaworld", "--task", "Hit the nail with the hammer", "--out", str(tmp_path), "--json"])
     shown = capsys.readouterr()
     assert "nano-metaworld has not learned this task" in " ".join(shown.err.split())
     assert json.loads(shown.out)["episodes"][0]["sentence"] == "Hit the nail with the hammer"
@@ -43,7 +43,7 @@ def test_what_was_not_learned_is_said(tmp_path: Path, capsys: pytest.CaptureFixt
 
 @pytest.mark.slow
 def test_a_tour_is_one_film(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    main(["demo", "--tour", "drawer-close", "hammer", "--out", str(tmp_path), "--json"])
+    main(["demo", "nano-metaworld", "--tour", "drawer-close", "hammer", "--out", str(tmp_path), "--json"])
     said = json.loads(capsys.readouterr().out)
     assert set(said["success"]) == {"drawer-close", "hammer"} and said["unlearned"] == ["hammer"]
     assert (tmp_path / "tour.mp4").stat().st_size > 10_000

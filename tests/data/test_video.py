@@ -1,6 +1,7 @@
 """Frames are found exactly, whatever the codec, order of decoding, key frames, time base and start of a video."""
 
 import multiprocessing
+import os
 import pickle
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -66,6 +67,14 @@ VIDEOS = {name: {"options": options | {"preset": "ultrafast"}} for name, options
     "mpeg4": {"codec": "mpeg4", "options": {"g": "12", "bf": "2", "q": "2"}},
     "av1": {"codec": "libsvtav1", "options": {"g": "16", "preset": "12", "crf": "20", "svtav1-params": "lp=1"}},
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def usual_priority() -> Iterator[None]:
+    """Run by root, the AV1 encoder makes the calling thread one of real time; what follows shall share the machine."""
+    before = os.sched_getscheduler(0), os.sched_getparam(0)
+    yield
+    os.sched_setscheduler(0, *before)
 
 
 @pytest.fixture(scope="module")

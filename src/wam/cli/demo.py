@@ -26,10 +26,10 @@ from wam.evaluate.provenance import Provenance
 from wam.evaluate.report import Report, write_report
 from wam.evaluate.rerun_log import recording_path, rerun_module, write_recording
 from wam.evaluate.rollout import EpisodeResult, rollout
-from wam.evaluate.sources import MetaWorldSource, Reworded, trained_tasks
+from wam.evaluate.sources import MetaWorldSource, Reworded, shipped_for, trained_tasks
 from wam.evaluate.video import film_mp4
 from wam.robot.embodiment import Embodiment
-from wam.sim.tasks import SPLITS, asked_for
+from wam.sim.tasks import SPLITS, asked_for, expand
 
 LEAD = (
     "One network imagines the next moments of video and chooses the actions in them, together. It sees two small "
@@ -45,8 +45,8 @@ class Demo:
     Example: wam demo --tasks drawer-open push
     """
 
-    checkpoint: tyro.conf.Positional[str] = "nano-metaworld"
-    """A shipped name or a folder written by `wam train`."""
+    checkpoint: tyro.conf.Positional[str | None] = None
+    """A shipped name or a folder written by `wam train`; by default the shipped model that has learned the tasks."""
     tasks: tuple[str, ...] = ("drawer-open", "push", "pick-place")
     """Meta-World tasks to show, one episode each."""
     task: str | None = None
@@ -80,7 +80,8 @@ class Demo:
         if self.task is not None or self.sentence is not None:
             raise ValueError("--tour asks for every task in its own words; leave --task and --sentence out")
         options = {"steps": self.steps, "compile": self.compile}
-        return Tour(self.checkpoint, groups, self.seed, options, self.out, self.rerun)
+        checkpoint = self.checkpoint or shipped_for(expand(groups or ("mt50",)))
+        return Tour(checkpoint, groups, self.seed, options, self.out, self.rerun)
 
 
 def main(config: Demo) -> None:
@@ -92,7 +93,8 @@ def main(config: Demo) -> None:
         config.tour_of(config.tour).film(console, config.json)
         return
     tasks, sentence = config.asked()
-    policy = load_policy(config.checkpoint, steps=config.steps, decode_video=True, compile=config.compile)
+    checkpoint = config.checkpoint or shipped_for(tasks)
+    policy = load_policy(checkpoint, steps=config.steps, decode_video=True, compile=config.compile)
     with console.status("compiling" if config.compile != "off" else "warming up"):
         warm_up(policy.engine)  # so that the first chunk takes no longer than the others
     source = MetaWorldSource(embodiment=policy.embodiment)
@@ -110,15 +112,15 @@ def main(config: Demo) -> None:
             progress.advance(bar)
     films = [_write_film(episode, config.out, policy.embodiment.control_hz) for episode in episodes]
     recordings = _write_recordings(episodes, config.rerun, policy.embodiment)
-    facts = {"checkpoint": config.checkpoint, "denoising steps per chunk": str(config.steps)}
+    facts = {"checkpoint": checkpoint, "denoising steps per chunk": str(config.steps)}
     report = Report(
         "A robot that dreams and acts", Provenance.here(), LEAD, episodes, facts=facts, embodiment=policy.embodiment
     )
     page = write_report(report, config.out / "report.html")
-    learned = trained_tasks(config.checkpoint)
+    learned = trained_tasks(checkpoint)
     for episode in episodes:
         if learned is not None and episode.task not in learned:
-            console.print(f"{episode.task}: {config.checkpoint} has not learned this task; it saw {', '.join(learned)}")
+            console.print(f"{episode.task}: {checkpoint} has not learned this task; it saw {', '.join(learned)}")
         outcome = "success" if episode.success else "no success"
         console.print(
             f"{episode.task}: {outcome} after {episode.steps} steps, {episode.chunks_per_second:.1f} chunks per second"

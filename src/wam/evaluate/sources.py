@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -89,6 +89,14 @@ def trained_tasks(checkpoint: Path | str) -> tuple[str, ...] | None:
     path = resolve(checkpoint) / "training.json"
     groups = json.loads(path.read_text(encoding="utf-8")).get("tasks") if path.exists() else None
     return None if groups is None else expand(groups)
+
+
+def shipped_for(tasks: Sequence[str]) -> str:
+    """The first shipped model that has learned all of these Meta-World tasks; the first of all where none has."""
+    from wam.checkpoints.model_folder import SHIPPED
+
+    names = sorted(path.name for path in SHIPPED.glob("*/"))
+    return next((name for name in names if set(tasks) <= set(trained_tasks(name) or ())), names[0])
 
 
 class Reworded:
