@@ -50,7 +50,7 @@ def train_call(net: Transformer, inputs: Pass, prompted: Prompted) -> Velocity:
     x, level, levels, contexts, turn = _begin(net, inputs, prompted)
     for block in net.blocks:
         x = checkpoint(_block, block, x, levels, turn, contexts, attend, use_reentrant=False)
-    return net._velocity(x[:, inputs.layout.count(Kind.CLEAN) :], level, level_per_token(inputs))
+    return _end(net, x, level, inputs)
 
 
 def cached_call(net: Transformer, inputs: Pass, prompted: Prompted, past: Past) -> tuple[Velocity, list[Tensor]]:
@@ -65,7 +65,7 @@ def cached_call(net: Transformer, inputs: Pass, prompted: Prompted, past: Past) 
             return F.scaled_dot_product_attention(q, keys, values)
 
         x = _block(block, x, levels, turn, contexts, attend)  # type: ignore[arg-type]
-    return net._velocity(x[:, inputs.layout.count(Kind.CLEAN) :], level, level_per_token(inputs)), after
+    return _end(net, x, level, inputs), after
 
 
 # ---------------------------------------------------------------- what a call computes
@@ -83,6 +83,11 @@ def _begin(
     contexts = net.text_embedding(prompted.text.to(x.dtype)), net.img_emb(prompted.image.to(x.dtype))
     cos, sin = rotations(inputs.layout, c.head_dim, c.frames_per_chunk, c.actions_per_chunk)
     return x, level, levels, contexts, torch.complex(cos.double(), sin.double())
+
+
+def _end(net: Transformer, x: Tensor, level: Tensor, inputs: Pass) -> Velocity:
+    """Of the tokens behind the clean ones; the released blocks answer for all."""
+    return net._velocity(x[:, inputs.layout.count(Kind.CLEAN) :], level, level_per_token(inputs))
 
 
 def _block(

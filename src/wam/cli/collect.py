@@ -21,7 +21,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal
 
 import tyro
 from rich.console import Console
@@ -123,22 +123,21 @@ def plan(config: Collect) -> list[Slot]:
     """All episodes in the order of the data set: tasks interleave, so that any prefix has its share of each."""
     world = WORLDS[config.env]
     names = world.expand(config.tasks)
-    more, astray, begun = (_by_task(world, names, option, given) for option, given in _numbers(config).items())
+    more = _by_task(world, names, "--more", config.more)
+    astray = _by_task(world, names, "--detours", config.detours)
+    begun = _by_task(world, names, "--interventions", config.interventions)
     if bool(begun) != (config.learner is not None):
         raise ValueError("--interventions and --learner go together: how many episodes of which tasks, and who begins")
     if config.episodes_per_task < (0 if astray or begun else 1):
         raise ValueError(f"--episodes-per-task: found {config.episodes_per_task}, expected at least 1")
     plain = {name: more.get(name, config.episodes_per_task) for name in names}
+    parts: tuple[tuple[Led, dict[str, int]], ...] = (("expert", plain), ("detours", astray), ("learner", begun))
     slots: list[Slot] = []
     following = dict.fromkeys(names, config.skip)
-    for led, counts in (("expert", plain), ("detours", astray), ("learner", begun)):
-        slots += [Slot(name, following[name] + index, cast("Led", led)) for name, index in _interleaved(counts)]
+    for led, counts in parts:
+        slots += [Slot(name, following[name] + index, led) for name, index in _interleaved(counts)]
         following = {name: first + counts.get(name, 0) for name, first in following.items()}
     return slots
-
-
-def _numbers(config: Collect) -> dict[str, dict[str, int]]:
-    return {"--more": config.more, "--detours": config.detours, "--interventions": config.interventions}
 
 
 def _by_task(world: World, names: Sequence[str], option: str, given: Mapping[str, int]) -> dict[str, int]:

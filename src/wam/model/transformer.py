@@ -283,7 +283,8 @@ class Transformer(nn.Module):
         if cache is not None and layout.groups and len(keys) >= LONG:
             own = tuple(group.tokens for group in layout.groups)
             blocks = blocks_in(mask, own, (*cache.groups, *own))
-            return mask[:, None] if blocks is None else blocks
+            if blocks is not None:
+                return blocks
         learning = mask.device.type == "cpu" and torch.is_grad_enabled()
         return additive(mask[:, None]) if learning else mask[:, None]
 

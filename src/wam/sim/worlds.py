@@ -87,13 +87,7 @@ class World(Protocol):
         """Raises ValueError for a view that this world cannot give."""
 
     def demonstrate(
-        self,
-        env: SimulatedTask,
-        split: SplitName,
-        index: int,
-        seed: int,
-        leader: Leader | None = None,
-        disturbance: float = 1.0,
+        self, env: SimulatedTask, split: SplitName, index: int, seed: int, leader: Leader | None, disturbance: float
     ) -> Demonstration:
         """Episode number `index` of this task; it depends on the arguments alone.
 
@@ -128,13 +122,7 @@ class MetaWorld:
         )
 
     def demonstrate(
-        self,
-        env: SimulatedTask,
-        split: SplitName,
-        index: int,
-        seed: int,
-        leader: Leader | None = None,
-        disturbance: float = 1.0,
+        self, env: SimulatedTask, split: SplitName, index: int, seed: int, leader: Leader | None, disturbance: float
     ) -> Demonstration:
         from wam.sim.experts import demonstrate
 
@@ -174,13 +162,7 @@ class Arms:
         return ArmsEnv(self.open_scene(task), view.cameras, view.image_size, view.row_hz or ARMS_HZ)
 
     def demonstrate(
-        self,
-        env: SimulatedTask,
-        split: SplitName,
-        index: int,
-        seed: int,
-        leader: Leader | None = None,
-        disturbance: float = 1.0,
+        self, env: SimulatedTask, split: SplitName, index: int, seed: int, leader: Leader | None, disturbance: float
     ) -> Demonstration:
         translation = cast("ArmsEnv", env).translation
         if leader is not None:
