@@ -32,7 +32,7 @@ from wam.robot.embodiment import Embodiment
 from wam.sim.tasks import SPLITS, asked_for, expand
 
 LEAD = (
-    "One network imagines the next moments of video and chooses the actions in them, together. It sees two small "
+    "One network imagines the next moments of video and chooses the actions in them, together. It sees small "
     "pictures, the position of the hand and a sentence. After every chunk the real pictures, not the imagined ones, "
     "enter its memory."
 )
