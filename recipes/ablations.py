@@ -22,6 +22,7 @@ import tyro
 from recipes.runs import AGAIN, Commands, finished, same_settings, side_by_side
 
 from wam.data.files import write_json
+from wam.engine.load import resolve
 from wam.evaluate.compare import compare
 from wam.evaluate.results import EpisodeRecord
 from wam.evaluate.statistics import Estimate, mean, wilson
@@ -38,11 +39,17 @@ PRECISE = "push pick-place peg-insert-side reach"
 
 @dataclass(frozen=True)
 class Material:
-    """Demonstrations and what looks at them. robot: changes to the embodiment `of`.  collect: further options."""
+    """Demonstrations and what looks at them.
+
+    robot: changes to the embodiment `of`.  collect: further options.  tokenizer: the shipped model whose tokenizer saw
+    such pictures; None: one is trained.  data: the material whose demonstrations these are; None: its own.
+    """
 
     of: str = "metaworld-sawyer"
     robot: dict[str, Any] = dataclasses.field(default_factory=dict)
     collect: str = ""
+    tokenizer: str | None = "nano-metaworld"
+    data: str | None = None
 
 
 @dataclass(frozen=True)
@@ -62,11 +69,11 @@ class Ablation:
 
 MATERIALS = {
     BASE: Material(),
-    "one camera": Material("metaworld-corner2"),
-    "one camera 64": Material("metaworld-corner2", {"view_height": 64, "view_width": 64}),
-    "two cameras 96": Material(robot={"view_height": 96, "view_width": 96}),
-    "long chunk": Material(robot={"frames_per_chunk": 2, "actions_per_chunk": 16}),
-    "slow video": Material(robot={"video_stride": 4, "actions_per_chunk": 16}),
+    "one camera": Material("metaworld-corner2", tokenizer="nano-mt50"),
+    "one camera 64": Material("metaworld-corner2", {"view_height": 64, "view_width": 64}, tokenizer=None),
+    "two cameras 96": Material(robot={"view_height": 96, "view_width": 96}, tokenizer=None),
+    "long chunk": Material(robot={"frames_per_chunk": 2, "actions_per_chunk": 16}, data=BASE),
+    "slow video": Material(robot={"video_stride": 4, "actions_per_chunk": 16}, data=BASE),
     "undisturbed": Material(collect="--disturbance 0"),
     "detours": Material(collect=f"--detours {' '.join(f'{task} 20' for task in PRECISE.split())}"),
 }
@@ -121,12 +128,15 @@ class Config:
     demonstrations: int = 50
     """Per task."""
     tokenizer_steps: int = 1500
+    """Of the tokenizers that are trained here."""
     episodes: int = 20
     """Test episodes per task."""
     curve_episodes: int = 5
     """Validation episodes per task of the models along the way; 0: no curve."""
     workers: int = 2
     """Trainings side by side, one core each."""
+    device: str = "cpu"
+    """Where pictures are encoded; a training takes a GPU that it finds."""
     minutes: float | None = None
     """Stop after so long; what is unfinished goes on next time."""
     join: tuple[Path, ...] = ()
@@ -190,7 +200,8 @@ class Experiment:
     def run(self, runs: list[Run]) -> bool:
         """Whether all is done."""
         todo = [run for run in runs if finished(self.config.folders, run.folder) is None]
-        materials = dict.fromkeys(ABLATIONS[run.name].material for run in todo)
+        needed = (ABLATIONS[run.name].material for run in todo)
+        materials = dict.fromkeys(one for name in needed for one in (MATERIALS[name].data or name, name))
         trainings = dict.fromkeys(run.weights for run in todo)
 
         def train_and_evaluate(weights: Run) -> None:
@@ -210,6 +221,13 @@ class Experiment:
     def training(self, run: Run) -> Path:
         return self.config.out / "runs" / run.weights.folder
 
+    def data(self, name: str) -> Path:
+        return self.material(MATERIALS[name].data or name) / "data"
+
+    def tokenizer(self, name: str) -> Path:
+        shipped = MATERIALS[name].tokenizer
+        return self.material(name) / "tokenizer" if shipped is None else resolve(shipped) / "tokenizer"
+
     def prepare(self, name: str) -> None:
         """Robot, demonstrations, tokenizer and latents of a material."""
         folder, material, config = self.material(name), MATERIALS[name], self.config
@@ -221,26 +239,28 @@ class Experiment:
             robot = dataclasses.replace(robot, name=f"{material.of}-{slug(name)}", **material.robot)
         robot.to_yaml(folder / "robot.yaml")
         common = ("--embodiment", folder / "robot.yaml")
-        self.wam("collect", "--out", folder / "data", "--tasks", config.tasks, *common, "--workers", config.workers,
-                 "--episodes-per-task", config.demonstrations, *material.collect.split())  # fmt: skip
-        if not (folder / "tokenizer" / "report.json").exists():
+        if material.data is None:
+            self.wam("collect", "--out", self.data(name), "--tasks", config.tasks, *common, "--workers", config.workers,
+                     "--episodes-per-task", config.demonstrations, *material.collect.split())  # fmt: skip
+        if material.tokenizer is None and not (self.tokenizer(name) / "report.json").exists():
             held_out = min(24, -(-config.demonstrations * len(expand([config.tasks])) // 5))
-            resume = ["--resume"] if (folder / "tokenizer" / CHECKPOINT_FILE).exists() else []
-            self.wam("train-tokenizer", "--data", folder / "data", "--out", folder / "tokenizer", *common,
+            resume = ["--resume"] if (self.tokenizer(name) / CHECKPOINT_FILE).exists() else []
+            self.wam("train-tokenizer", "--data", self.data(name), "--out", self.tokenizer(name), *common,
                      "--minutes", None, "--steps", config.tokenizer_steps, "--threads", 1,
                      "--validation-episodes", held_out, *resume)  # fmt: skip
-        self.wam("data", "encode", folder / "data", "--tokenizer", folder / "tokenizer", *common)
+        self.wam("data", "encode", self.data(name), "--tokenizer", self.tokenizer(name), *common,
+                 "--device", config.device)  # fmt: skip
         (folder / "ready").touch()
 
     def train(self, run: Run) -> None:
         if (self.training(run) / "model" / "config.json").exists():
             return
         ablation, config = ABLATIONS[run.name], self.config
-        material = self.material(ablation.material)
+        name = ablation.material
         words = f"{TRAIN} {config.train_options} {ablation.train}".split()
-        self.wam("train", "--data", material / "data", "--tokenizer", material / "tokenizer", "--embodiment",
-                 material / "robot.yaml", "--out", self.training(run), "--steps", config.steps, "--seed", run.seed,
-                 "--models-every", config.models_every, "--threads", 1, *words)  # fmt: skip
+        self.wam("train", "--data", self.data(name), "--tokenizer", self.tokenizer(name), "--embodiment",
+                 self.material(name) / "robot.yaml", "--out", self.training(run), "--steps", config.steps, "--seed",
+                 run.seed, "--models-every", config.models_every, "--threads", 1, *words)  # fmt: skip
 
     def evaluate_on_the_way(self, run: Run) -> None:
         """Validation episodes of the models that were saved while it trained, and of the last."""

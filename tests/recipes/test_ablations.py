@@ -14,6 +14,8 @@ from tests.evaluate.test_results import record
 from recipes import ablations
 from wam.cli.collect import Collect
 from wam.cli.eval import Eval
+from wam.encoders.nano_tokenizer import NanoTokenizer
+from wam.engine.load import resolve
 from wam.evaluate.results import EpisodeRecord
 from wam.robot.embodiment import load_embodiment
 from wam.train.config import TrainConfig
@@ -39,7 +41,13 @@ def test_wam_understands_every_line_and_it_changes_something(name: str) -> None:
 @pytest.mark.parametrize("name", MATERIALS)
 def test_every_material_can_be_made(name: str) -> None:
     material = MATERIALS[name]
-    dataclasses.replace(load_embodiment(material.of), **material.robot)
+    robot = dataclasses.replace(load_embodiment(material.of), **material.robot)
+    if material.tokenizer is not None:  # which saw pictures of that size
+        seen = NanoTokenizer.from_pretrained(resolve(material.tokenizer) / "tokenizer").config
+        assert (seen.canvas_height, seen.canvas_width) == (robot.canvas_height, robot.canvas_width)
+    if material.data is not None:
+        theirs = MATERIALS[material.data]
+        assert (theirs.data, theirs.of, theirs.collect) == (None, material.of, material.collect)
     tyro.cli(Collect, args=["--out", "x", *material.collect.split()])
     assert name == BASE or material != MATERIALS[BASE]
     assert any(ablation.material == name for ablation in ABLATIONS.values())
