@@ -67,12 +67,15 @@ class Ablation:
         return bool(self.train) or self.material != BASE
 
 
+ABSOLUTE = tuple(dataclasses.replace(part, relative=False) for part in load_embodiment("metaworld-positions").action)
 MATERIALS = {
     BASE: Material(),
     "one camera": Material("metaworld-corner2", tokenizer="nano-mt50"),
     "one camera 64": Material("metaworld-corner2", {"view_height": 64, "view_width": 64}, tokenizer=None),
     "two cameras 96": Material(robot={"view_height": 96, "view_width": 96}, tokenizer=None),
     "long chunk": Material(robot={"frames_per_chunk": 2, "actions_per_chunk": 16}, data=BASE),
+    "positions": Material("metaworld-positions", data=BASE),
+    "absolute positions": Material("metaworld-positions", {"action": ABSOLUTE}, data=BASE),
     "slow video": Material(robot={"video_stride": 4, "actions_per_chunk": 16}, data=BASE),
     "undisturbed": Material(collect="--disturbance 0"),
     "detours": Material(collect=f"--detours {' '.join(f'{task} 20' for task in PRECISE.split())}"),
@@ -101,6 +104,8 @@ ABLATIONS = {
     "two cameras 96": Ablation(material="two cameras 96"),
     "long chunk": Ablation(material="long chunk", why="16 actions, 2 latent frames"),
     "slow video": Ablation(material="slow video", why="16 actions, 1 latent frame"),
+    "positions": Ablation(material="positions", why="where the hand should be, relative to where the chunk begins"),
+    "absolute positions": Ablation(material="absolute positions", why="the same in metres of the room"),
     "undisturbed": Ablation(material="undisturbed", why="experts without action noise"),
     "detours": Ablation(material="detours", why="demonstrations of recovery"),
     "4 steps": Ablation(evaluate="--steps 4"),

@@ -24,7 +24,8 @@ from wam.evaluate.results import EpisodeRecord, ResultFolder
 
 AGAIN = 75  # exit code: out of time, the same command goes on
 SETTINGS = "settings.json"
-SOURCE = str(Path(wam.__file__).parents[1])  # the commands run the code that this process runs
+# The commands run the code that this process runs, and find what it finds.
+SOURCES = os.pathsep.join([str(Path(wam.__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
 Item = TypeVar("Item")
 
 
@@ -47,7 +48,7 @@ class Commands:
         if self._left() == 0:
             raise OutOfTime
         command = [sys.executable, "-m", "wam.cli.main", *map(str, words)]
-        with subprocess.Popen(command, env={**os.environ, "PYTHONPATH": SOURCE}) as process:
+        with subprocess.Popen(command, env={**os.environ, "PYTHONPATH": SOURCES}) as process:
             try:
                 code = process.wait(self._left())
             except subprocess.TimeoutExpired:

@@ -21,7 +21,7 @@ def test_a_data_set_is_declared_in_the_terms_of_its_robot() -> None:
     config = Collect(out=Path("unused"), env="robosuite", tasks=("TwoArmLift", "TwoArmLift/UR5e+Panda"))
     robot = WORLDS["robosuite"].robot([slot.task for slot in plan(config)])
     view = view_of(config, robot)
-    spec = dataset_spec(robot, view, WORLDS["robosuite"].hz)
+    spec = dataset_spec(robot, view, WORLDS["robosuite"])
     assert (spec.fps, spec.robot_type, list(spec.cameras)) == (20, "robosuite-two-arms", ["agentview", "frontview"])
     assert spec.features["action"].names == load_embodiment("robosuite-two-arms").action_names
     libero = Collect(out=Path("unused"), env="libero", tasks=("libero_object",), episodes_per_task=1)

@@ -47,7 +47,9 @@ def test_every_material_can_be_made(name: str) -> None:
         assert (seen.canvas_height, seen.canvas_width) == (robot.canvas_height, robot.canvas_width)
     if material.data is not None:
         theirs = MATERIALS[material.data]
-        assert (theirs.data, theirs.of, theirs.collect) == (None, material.of, material.collect)
+        recorded = load_embodiment(theirs.of)
+        assert (theirs.data, theirs.robot, theirs.collect) == (None, {}, material.collect)
+        assert (recorded.cameras, recorded.control_hz) == (robot.cameras, robot.control_hz)
     tyro.cli(Collect, args=["--out", "x", *material.collect.split()])
     assert name == BASE or material != MATERIALS[BASE]
     assert any(ablation.material == name for ablation in ABLATIONS.values())

@@ -183,17 +183,18 @@ def view_of(config: Collect, robot: Embodiment) -> View:
     )
 
 
-def dataset_spec(robot: Embodiment, view: View, simulator_hz: float) -> DatasetSpec:
+def dataset_spec(robot: Embodiment, view: View, world: World) -> DatasetSpec:
     """The declaration of a data set in the embodiment's terms."""
     action = Feature("float32", (robot.action_dim,), robot.action_names)
     return DatasetSpec(
-        fps=round(simulator_hz / view.action_repeat),
+        fps=round(world.hz / view.action_repeat),
         robot_type=robot.name,
         features={
             "observation.state": Feature("float32", (robot.state_dim,), robot.state_names),
             "action": action,
             "executed_action": action,
             "next.success": Feature("bool", (1,)),
+            **{name: Feature("float32", (len(dims),), dims) for name, dims in world.columns.items()},
         },
         cameras={name: Camera(view.image_size, view.image_size) for name in view.cameras},
     )
@@ -209,7 +210,7 @@ def main(config: Collect) -> None:
     view = view_of(config, robot)
     if config.learner is not None:
         check_view(config.learner, view, world.hz)
-    spec = dataset_spec(robot, view, world.hz)
+    spec = dataset_spec(robot, view, world)
     with LeRobotWriter(config.out, spec, episodes_per_file=config.episodes_per_file) as writer:
         _check_same_plan(config, view, writer.episodes_done)
         resumed = writer.episodes_done

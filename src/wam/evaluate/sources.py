@@ -29,7 +29,7 @@ _WHOLE_FILE = 256 * 2**20  # bytes; of larger files the fingerprint reads the tw
 
 @dataclass(frozen=True)
 class MetaWorldSource:
-    """Meta-World environments with the cameras, picture size and control rate of one embodiment.
+    """Meta-World environments with the cameras, picture size, control rate and kind of action of one embodiment.
 
     look: "train" or a held-out look. wording: "canonical", or "unseen" for a sentence that training data never uses.
     """
@@ -41,6 +41,7 @@ class MetaWorldSource:
     def __call__(self, task: str) -> ExpertEnvironment:
         """Raises ValueError for an unknown task, or a control rate that does not divide the simulator's."""
         from wam.sim.metaworld import ENV_HZ, MetaWorldEnv  # the `sim` extra; only workers need it
+        from wam.sim.positions import TARGET, Positioned
         from wam.sim.tasks import TASKS
 
         repeat = ENV_HZ / self.embodiment.control_hz
@@ -49,13 +50,14 @@ class MetaWorldSource:
                 f"embodiment {self.embodiment.name!r}: field 'control_hz' is {self.embodiment.control_hz:g}, but "
                 f"Meta-World steps at {ENV_HZ:g} Hz; choose a divisor of it"
             )
-        env = MetaWorldEnv(
+        moved = MetaWorldEnv(
             task,
             cameras=self.embodiment.cameras,
             image_size=self.embodiment.view_height,
             action_repeat=round(repeat),
             look=self.look,
         )
+        env = Positioned(moved) if self.embodiment.action_names == TARGET else moved
         return env if self.wording == "canonical" else Reworded(env, TASKS[task].unseen_sentence)
 
 

@@ -8,13 +8,14 @@ is lost; a learner makes its own mistakes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from wam.robot.observation import Observation
 from wam.sim.metaworld import MetaWorldEnv
+from wam.sim.positions import target_of
 from wam.sim.recording import Action, Demonstration, Lead, Leader, RecordedEpisode, disturbed, first_success, record
 from wam.sim.tasks import PRECISE_TASKS, TASKS, SplitName
 
@@ -109,11 +110,16 @@ def record_episode(
     """Let the expert play one seed; None if it fails.
 
     noise: standard deviation of the gaussian disturbance of the executed dx, dy, dz (the gripper is left alone). The
-    label stays the expert's wish while something else leads; `executed_action` tells what was done.
+    label stays the expert's wish while something else leads; `executed_action` tells what was done, and `target` where
+    the wish leads (see `wam.sim.positions`).
     """
 
     def execute(observation: Observation, action: Action, row: int) -> Action:
         led = None if lead is None else lead(observation, row)
         return disturbed(action if led is None else led, TRANSLATION, noise, rng)
 
-    return record(env, seed, execute, {"noise": float(noise)}, sentence or TASKS[env.task].sentence)
+    episode = record(env, seed, execute, {"noise": float(noise)}, sentence or TASKS[env.task].sentence)
+    if episode is None:
+        return None
+    target = target_of(episode.columns["observation.state"], episode.columns["action"], env.action_repeat)
+    return replace(episode, columns={**episode.columns, "target": target})

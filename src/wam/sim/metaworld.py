@@ -70,6 +70,11 @@ class MetaWorldEnv:
         return ENV_HZ / self.action_repeat
 
     @property
+    def hand(self) -> npt.NDArray[np.float32]:
+        """Where the hand is: float32 (3,) in metres, as in the state of an observation."""
+        return self._current()[:3].astype(np.float32)
+
+    @property
     def success(self) -> bool:
         """Whether the task succeeded at any time since the reset."""
         return self._success

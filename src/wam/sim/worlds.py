@@ -14,6 +14,7 @@ import numpy as np
 
 from wam.robot.embodiment import METAWORLD_SAWYER, Embodiment, load_embodiment
 from wam.robot.observation import Observation
+from wam.sim.positions import TARGET
 from wam.sim.recording import (
     Action,
     Demonstration,
@@ -71,6 +72,10 @@ class World(Protocol):
         """Simulator steps per second."""
 
     @property
+    def columns(self) -> Mapping[str, tuple[str, ...]]:
+        """Further columns of its demonstrations, and what their dimensions are called."""
+
+    @property
     def kept_open(self) -> int:
         """How many environments one process may keep open; those of LIBERO take 1 GB each."""
 
@@ -99,6 +104,7 @@ class MetaWorld:
     """50 tasks of one Sawyer arm."""
 
     hz = METAWORLD_HZ
+    columns: Mapping[str, tuple[str, ...]] = MappingProxyType({"target": TARGET})
     kept_open = 50
 
     def expand(self, names: Sequence[str]) -> tuple[str, ...]:
@@ -138,6 +144,10 @@ class Arms:
     robot_of: Callable[[str], str]
     hz: float = ARMS_HZ
     kept_open: int = 2
+
+    @property
+    def columns(self) -> Mapping[str, tuple[str, ...]]:
+        return {}
 
     def expand(self, names: Sequence[str]) -> tuple[str, ...]:
         return self.names(names)
