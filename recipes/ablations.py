@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import tyro
+from recipes.curve import Curve
 from recipes.runs import AGAIN, Commands, finished, same_settings, side_by_side
 
-from wam.data.files import write_json
+from recipes import curve
 from wam.engine.load import resolve
 from wam.evaluate.compare import compare
 from wam.evaluate.results import EpisodeRecord
@@ -33,7 +33,6 @@ from wam.train.tokenizer import CHECKPOINT_FILE
 BASE = "base"
 TRAIN = "--noise.mode coupled --noise.video-at-noise 0.4 --see-previous"
 EVAL = "--steps 1"
-MINUTES = "minutes.json"
 PRECISE = "push pick-place peg-insert-side reach"
 
 
@@ -200,7 +199,7 @@ class Experiment:
     """Does what is missing: first the materials, then every training with the evaluations of its weights."""
 
     def __init__(self, config: Config, commands: Commands) -> None:
-        self.config, self.wam = config, commands.wam
+        self.config, self.commands, self.wam = config, commands, commands.wam
 
     def run(self, runs: list[Run]) -> bool:
         """Whether all is done."""
@@ -269,16 +268,11 @@ class Experiment:
 
     def evaluate_on_the_way(self, run: Run) -> None:
         """Validation episodes of the models that were saved while it trained, and of the last."""
-        config, training = self.config, self.training(run)
-        if config.curve_episodes == 0:
-            return
-        for model in (*sorted((training / "models").glob("step-*")), training / "model"):
-            origin = json.loads((model / "training.json").read_text())
-            place = config.out / "curves" / run.folder / f"step-{origin['steps']:08d}"
-            if not (place / MINUTES).exists():
-                self.wam("eval", model, "--tasks", config.tasks, "--split", "val", "--episodes", config.curve_episodes,
-                         "--workers", 1, "--out", place, *f"{EVAL} {ABLATIONS[run.name].evaluate}".split())  # fmt: skip
-                write_json(place / MINUTES, {name: origin[name] for name in ("steps", "minutes")})
+        config, options = self.config, f"{EVAL} {ABLATIONS[run.name].evaluate}"
+        if config.curve_episodes:
+            place = config.out / "curves" / run.folder
+            asked = Curve(self.training(run), place, config.tasks, config.curve_episodes, options, workers=1)
+            curve.evaluate(self.commands, asked)
 
     def evaluate(self, run: Run) -> None:
         """The test episodes."""
@@ -369,23 +363,11 @@ def report(config: Config, runs: list[Run]) -> None:
 
 
 def draw(config: Config, runs: list[Run]) -> None:
-    """Success on validation episodes against minutes of training, a line for every training."""
-    figure, axis = plt.subplots(figsize=(6.4, 4.2), layout="constrained")
-    names = list(dict.fromkeys(run.name for run in runs))
+    """Success on validation episodes against minutes of training."""
+    lines: dict[str, list[list[tuple[float, float]]]] = {}
     for run in runs:
-        points = []
-        for file in sorted((config.out / "curves" / run.folder).glob(f"*/{MINUTES}")):
-            summary = json.loads((file.parent / "summary.json").read_text())
-            points.append((json.loads(file.read_text())["minutes"], 100 * summary["over_tasks"]["value"]))
-        if points:
-            first = run.seed == config.seeds[0]
-            colour = plt.get_cmap("tab20")(names.index(run.name) % 20)
-            axis.plot(*zip(*points, strict=True), marker="o", color=colour, label=run.name if first else None)
-    if axis.lines:
-        axis.set(xlabel="minutes of training on one core", ylabel="success on validation episodes (%)", ylim=(0, 100))
-        axis.legend(frameon=False, fontsize=7)
-        figure.savefig(config.out / "minutes.png", dpi=150)
-    plt.close(figure)
+        lines.setdefault(run.name, []).append(curve.points(config.out / "curves" / run.folder))
+    curve.draw(config.out / curve.FIGURE, {name: some for name, some in lines.items() if any(some)})
 
 
 def slug(name: str) -> str:

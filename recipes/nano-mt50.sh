@@ -8,7 +8,7 @@
 # The script stops after MINUTES with code 75; the same command goes on where it was.
 # Usage: recipes/nano-mt50.sh [FOLDER] [SHARE] [MINUTES] [VARIANTS]
 #   SHARE of the episodes and steps, 1 by default; 0.02 tries the whole road and learns nothing.  MINUTES: 110.
-#   VARIANTS: "fair helped", one core each; then "dagger-fair dagger-helped".
+#   VARIANTS: "fair helped"; then "dagger-fair dagger-helped".
 set -euo pipefail
 cd "$(dirname "$0")/.."
 out=${1:-runs/nano-mt50}
@@ -21,19 +21,23 @@ export OMP_NUM_THREADS=1  # two processes on two cores, everywhere
 # Fixed before anything was trained, and not to be chosen by test results: seeds, budgets, and the checkpoint, which is
 # the averaged weights at the end of the budget. How the model acts is chosen on validation episodes (step "modes").
 data_seed=0 train_seed=0
-tokenizer_steps=8000
-declare -A train_steps=([fair]=9500 [helped]=24000)  # in proportion to the demonstrations, about
+declare -A tokenizer_steps=([fair]=8000 [helped]=5000)
+declare -A train_steps=([fair]=9500 [helped]=STEPS)  # of 32 windows for every process
+declare -A processes=([fair]=1 [helped]=2)
+declare -A at_noise=([fair]=0.25 [helped]=0.5)  # share of the actions at pure noise, from which a policy of one step acts
 dagger_steps=12000 dagger_episodes=50
 variants=${4:-fair helped}
 declare -A embodiment=([fair]=metaworld-corner2 [helped]=metaworld-sawyer)
 
 count() { awk -v n="$1" -v s="$share" -v least="${2:-2}" 'BEGIN { n = int(n * s + 0.999); print (n < least ? least : n) }'; }
 
-wam() {  # until the deadline; code 124 says that it was reached
+in_time() {  # command...: until the deadline; code 124 says that it was reached
   local left=$((deadline - SECONDS))
   [ "$left" -gt 30 ] || return 124
-  timeout --foreground --signal TERM "$left" .venv/bin/wam "$@"
+  timeout --foreground --signal TERM "$left" "$@"
 }
+
+wam() { in_time .venv/bin/wam "$@"; }
 
 step() {  # name, command...: run it once, say how long it took
   local name=$1 began=$SECONDS code=0
@@ -85,7 +89,7 @@ tokenizer() {  # a tokenizer that was cut off goes on from its checkpoint
   local resume=()
   [ -f "$out/tokenizer-$1/checkpoint.safetensors" ] && resume=(--resume)
   wam train-tokenizer --data "$out/data-$1" --out "$out/tokenizer-$1" --embodiment "${embodiment[$1]}" \
-    --minutes None --steps "$(count "$tokenizer_steps" 20)" --batch 8 --threads 1 \
+    --minutes None --steps "$(count "${tokenizer_steps[$1]}" 20)" --batch 8 --threads 1 \
     --max-episodes 2000 "${resume[@]}"
 }
 
@@ -93,10 +97,11 @@ encode() {  # variant; of dagger-*, by the tokenizer of the model that began
   wam data encode "$out/data-$1" --tokenizer "$out/tokenizer-${1#dagger-}" --embodiment "${embodiment[${1#dagger-}]}"
 }
 
-train() {
-  wam train --data "$out/data-$1" --tokenizer "$out/tokenizer-$1" --embodiment "${embodiment[$1]}" --out "$out/$1" \
-    --steps "$(count "${train_steps[$1]}" 20)" --seed "$train_seed" --threads 1 --compile --noise.mode coupled \
-    --noise.video-at-noise 0.4 --see-previous
+train() {  # on one core or on two
+  in_time .venv/bin/torchrun --nproc-per-node "${processes[$1]}" -m wam.cli.main train --out "$out/$1" \
+    --data "$out/data-$1" --tokenizer "$out/tokenizer-$1" --embodiment "${embodiment[$1]}" \
+    --steps "$(count "${train_steps[$1]}" 20)" --models-every "$(count 2000 10)" --seed "$train_seed" --threads 1 \
+    --compile --noise.mode coupled --noise.video-at-noise 0.4 --noise.action-at-noise "${at_noise[$1]}" --see-previous
 }
 
 train_dagger() {  # dagger-*: on from the finished model, old and new demonstrations alike
@@ -107,20 +112,26 @@ train_dagger() {  # dagger-*: on from the finished model, old and new demonstrat
     --seed "$train_seed" --threads 1 --compile --noise.mode coupled --noise.video-at-noise 0.4
 }
 
-# Two ways to act, on validation episodes: whole chunks with memory, and half a chunk from the present frame alone. The one
-# that solves more is tested; the first one, if they solve as many.
-declare -A mode=([memory]="--steps 1" [replan]="--steps 1 --memory none --execute 4")
+# Ways to act, on validation episodes: whole chunks with memory, and half or a quarter of a chunk from the present frame
+# alone. The one that solves most is tested; the first one of those that solve as many.
+declare -A mode=([memory]="--steps 1" [replan]="--steps 1 --memory none --execute 4"
+  [replan2]="--steps 1 --memory none --execute 2")
 modes() {
   local name
-  for name in memory replan; do
+  for name in memory replan replan2; do
     wam eval "$out/$1/model" --tasks mt50 --split val --episodes "$(count 4 1)" --label "$1-$name" ${mode[$name]} \
       --out "$out/modes/$1-$name" || return
   done
 }
 better() {
   .venv/bin/python -c 'import json, sys
-solved = {name: json.load(open(f"{sys.argv[1]}-{name}/summary.json"))["successes"] for name in ("memory", "replan")}
+solved = {name: json.load(open(f"{sys.argv[1]}-{name}/summary.json"))["successes"] for name in ("memory", "replan", "replan2")}
 print(max(solved, key=solved.get))' "$out/modes/$1"
+}
+
+curve() {  # success on validation episodes against minutes of training
+  .venv/bin/python -m recipes.curve --training "$out/$1" --out "$out/curve-$1" --tasks mt50 --episodes "$(count 4 1)" \
+    "--options=${mode[$(better "$1")]}"
 }
 
 # The published protocol has 10 episodes per task; 50 give the interval. The first 10 of the 50 are the 10.
@@ -139,12 +150,13 @@ done
 for variant in "${bases[@]}"; do step "collect-$variant" "collect_$variant"; done
 side_by_side tokenizer "${bases[@]}"
 side_by_side encode "${bases[@]}"
-side_by_side train "${bases[@]}"
+for variant in "${bases[@]}"; do step "train-$variant" train "$variant"; done
 for variant in "${daggers[@]}"; do step "collect-$variant" collect_dagger "${variant#dagger-}"; done
 side_by_side encode "${daggers[@]}"
 side_by_side train_dagger "${daggers[@]}"
 for variant in $variants; do step "modes-$variant" modes "$variant"; done
 for variant in $variants; do step "eval-$variant-10" evaluate "$variant" 10; done
+for variant in $variants; do step "curve-$variant" curve "$variant"; done
 step expert expert
 for variant in $variants; do step "eval-$variant-50" evaluate "$variant" 50; done
 echo "== times"
