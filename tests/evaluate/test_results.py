@@ -38,6 +38,13 @@ def test_another_configuration_is_refused(tmp_path: Path) -> None:
         ResultFolder.open(tmp_path, {"policy": "wam", "tasks": ("a", "b"), "steps": 4, "look": "train"})
 
 
+def test_the_same_weights_may_lie_elsewhere(tmp_path: Path) -> None:
+    ResultFolder.open(tmp_path, {"checkpoint": "runs/nano/model", "fingerprint": "abc"})
+    ResultFolder.open(tmp_path, {"checkpoint": "/home/me/runs/nano/model", "fingerprint": "abc"})
+    with pytest.raises(ResultFolderError, match=r"field 'fingerprint' is 'abc', but this run has 'def'"):
+        ResultFolder.open(tmp_path, {"checkpoint": "runs/nano/model", "fingerprint": "def"})
+
+
 def test_a_torn_line_is_dropped_and_the_next_one_starts_afresh(tmp_path: Path) -> None:
     folder = ResultFolder.open(tmp_path, {})
     folder.append(record(seed=1))
