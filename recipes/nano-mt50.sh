@@ -22,7 +22,7 @@ export OMP_NUM_THREADS=1  # two processes on two cores, everywhere
 # the averaged weights at the end of the budget. How the model acts is chosen on validation episodes (step "modes").
 data_seed=0 train_seed=0
 declare -A tokenizer_steps=([fair]=8000 [helped]=5000)
-declare -A train_steps=([fair]=9500 [helped]=STEPS)  # of 32 windows for every process
+declare -A train_steps=([fair]=9500 [helped]=8500)  # of 32 windows for every process
 declare -A processes=([fair]=1 [helped]=2)
 declare -A at_noise=([fair]=0.25 [helped]=0.5)  # share of the actions at pure noise, from which a policy of one step acts
 dagger_steps=12000 dagger_episodes=50
