@@ -16,6 +16,7 @@ from wam.evaluate.video import encode_mp4, enlarge, frame_rate
 _SCALE, _BAR, _EDGE, _GAP = 2, 24, 4, 8  # pixels; all even, as films are
 _PAPER, _INK, _SOFT = (20, 20, 24), (235, 235, 235), (150, 150, 158)
 _RUNNING, _SOLVED, _FAILED = (60, 60, 68), (74, 190, 128), (200, 92, 80)
+_LETTERS = (13, 12, 11, 10, 9, 8)  # sizes of a task's name, the largest that leaves room for the outcome
 _END_SECONDS = 2.0  # the last picture stays this long
 _SHAPE = 16 / 9
 
@@ -96,8 +97,11 @@ def _mount(size: tuple[int, int], name: str, unlearned: bool, outcome: str, colo
     words, ink = (f"{name} (new)", _SOFT) if unlearned else (name, _INK)
     height, width = size
     picture = Image.new("RGB", (width, height), colour)
-    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(size=13)
+    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(size=_LETTERS[0])
     draw.rectangle((_EDGE, _EDGE, width - _EDGE - 1, height - _EDGE - 1), fill=_PAPER)
-    draw.text((_EDGE + 5, _EDGE + 3), words, fill=ink, font=font)
-    draw.text((width - _EDGE - 5 - draw.textlength(outcome, font=font), _EDGE + 3), outcome, fill=colour, font=font)
+    right = width - _EDGE - 5 - draw.textlength(outcome, font=font)
+    fitting = (size for size in _LETTERS if draw.textlength(words, ImageFont.load_default(size=size)) < right - 14)
+    name_font = ImageFont.load_default(size=next(fitting, _LETTERS[-1]))
+    draw.text((_EDGE + 5, _EDGE + _BAR // 2), words, fill=ink, font=name_font, anchor="lm")
+    draw.text((right, _EDGE + _BAR // 2), outcome, fill=colour, font=font, anchor="lm")
     return np.asarray(picture)

@@ -10,18 +10,16 @@ import dataclasses
 import json
 import shlex
 import sys
-import types
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any
 
 from wam import __version__
 from wam.checkpoints.identity import identity
 from wam.data.mixture import Member
 from wam.train.config import TrainConfig
+from wam.train.fields import parsed
 from wam.world_action_model import WorldActionModel
-
-T = TypeVar("T")
 
 FREE = frozenset(
     {
@@ -69,7 +67,7 @@ def described(config: TrainConfig) -> dict[str, Any]:
 
 def read_config(fields: Mapping[str, Any], source: Path) -> TrainConfig:
     """Inverse of `described`; what is missing has its default. Raises ValueError naming an unknown field."""
-    return _parsed(TrainConfig, fields, str(source))
+    return parsed(TrainConfig, fields, str(source))
 
 
 def refuse_changes(saved: Mapping[str, Any], now: Mapping[str, Any], source: Path) -> None:
@@ -119,28 +117,3 @@ def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 def _plain(fields: Mapping[str, Any]) -> dict[str, Any]:
     plain: dict[str, Any] = json.loads(json.dumps(fields, default=str))
     return plain
-
-
-# ---------------------------------------------------------------- JSON back to dataclasses
-
-
-def _parsed(kind: type[T], fields: Mapping[str, Any], source: str) -> T:
-    hints = get_type_hints(kind)
-    unknown = sorted(set(fields) - set(hints))
-    if unknown:
-        raise ValueError(f"{source}: {kind.__name__} has no field {unknown[0]!r}; another version wrote this run")
-    return kind(**{name: _value(hints[name], value, source) for name, value in fields.items()})
-
-
-def _value(kind: Any, plain: Any, source: str) -> Any:
-    """A JSON value as what a field's type says."""
-    options = get_args(kind)
-    if get_origin(kind) in (Union, types.UnionType):
-        chosen = next((option for option in options if option is not type(None)), kind)
-        return None if plain is None else _value(chosen, plain, source)
-    if get_origin(kind) is tuple:
-        inner = [options[0]] * len(plain) if options[1:] == (Ellipsis,) else options
-        return tuple(_value(option, value, source) for option, value in zip(inner, plain, strict=True))
-    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-        return _parsed(kind, plain, source)
-    return Path(plain) if kind is Path else plain

@@ -18,15 +18,14 @@ given again, a finished stage is skipped and a stopped one goes on.
 from __future__ import annotations
 
 import dataclasses
-import types
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
 import yaml
 
 from wam.train.config import TrainConfig
+from wam.train.fields import typed
 from wam.train.trainer import MODEL
 
 T = TypeVar("T")
@@ -78,7 +77,7 @@ def changed_by(config: T, fields: Mapping[str, Any], source: str, prefix: str = 
         if dataclasses.is_dataclass(before) and isinstance(value, Mapping):
             values[name] = changed_by(before, value, source, f"{dotted}.")
         else:
-            values[name] = _typed(hints[name], value, f"{source}: field {dotted!r}")
+            values[name] = typed(hints[name], value, f"{source}: field {dotted!r}")
     return replace(config, **values)  # type: ignore[type-var]
 
 
@@ -87,26 +86,3 @@ def _name(fields: Mapping[str, Any], source: str, others: list[str]) -> str:
     if not isinstance(name, str) or not name or "/" in name or name in others:
         raise ValueError(f"{source}: field 'name' is {name!r}; expected a name of its own, which also names its folder")
     return name
-
-
-def _typed(kind: Any, value: Any, what: str) -> Any:
-    """A YAML value as a field's type says. Raises ValueError naming the field."""
-    options, origin = get_args(kind), get_origin(kind)
-    if origin in (Union, types.UnionType):
-        if value is None and type(None) in options:
-            return None
-        return _typed(next(option for option in options if option is not type(None)), value, what)
-    if origin is tuple and isinstance(value, list):
-        inner = [options[0]] * len(value) if options[1:] == (Ellipsis,) else list(options)
-        if len(inner) == len(value):
-            return tuple(_typed(one, item, what) for one, item in zip(inner, value, strict=True))
-    if origin is Literal and value in options:
-        return value
-    if kind is Path and isinstance(value, str):
-        return Path(value)
-    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    if kind in (int, str, bool) and type(value) is kind:
-        return value
-    expected = " or ".join(map(repr, options)) if origin is Literal else getattr(kind, "__name__", str(kind))
-    raise ValueError(f"{what} is {value!r}, expected {expected}")
