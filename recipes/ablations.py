@@ -69,7 +69,7 @@ class Ablation:
 ABSOLUTE = tuple(dataclasses.replace(part, relative=False) for part in load_embodiment("metaworld-positions").action)
 MATERIALS = {
     BASE: Material(),
-    "one camera": Material("metaworld-corner2", tokenizer="nano-mt50"),
+    "one camera": Material("metaworld-corner2", tokenizer="nano-mt50-corner2"),
     "one camera 64": Material("metaworld-corner2", {"view_height": 64, "view_width": 64}, tokenizer=None),
     "two cameras 96": Material(robot={"view_height": 96, "view_width": 96}, tokenizer=None),
     "long chunk": Material(robot={"frames_per_chunk": 2, "actions_per_chunk": 16}, data=BASE),
