@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import torch
 import tyro
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -94,6 +95,7 @@ def main(config: Demo) -> None:
         return
     tasks, sentence = config.asked()
     checkpoint = config.checkpoint or shipped_for(tasks)
+    torch.set_num_threads(1)  # of this size; more wait for each other where cores are busy, a second per chunk
     policy = load_policy(checkpoint, steps=config.steps, decode_video=True, compile=config.compile)
     with console.status("compiling" if config.compile != "off" else "warming up"):
         warm_up(policy.engine)  # so that the first chunk takes no longer than the others
