@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import tyro
-from recipes.curve import Curve
 from recipes.runs import AGAIN, Commands, finished, same_settings, side_by_side
 
 from recipes import curve
+from wam.checkpoints.model_folder import tokenizer_of
 from wam.engine.load import resolve
 from wam.evaluate.compare import compare
 from wam.evaluate.results import EpisodeRecord
@@ -230,7 +230,7 @@ class Experiment:
 
     def tokenizer(self, name: str) -> Path:
         shipped = MATERIALS[name].tokenizer
-        return self.material(name) / "tokenizer" if shipped is None else resolve(shipped) / "tokenizer"
+        return self.material(name) / "tokenizer" if shipped is None else tokenizer_of(resolve(shipped))
 
     def prepare(self, name: str) -> None:
         """Robot, demonstrations, tokenizer and latents of a material."""
@@ -271,7 +271,7 @@ class Experiment:
         config, options = self.config, f"{EVAL} {ABLATIONS[run.name].evaluate}"
         if config.curve_episodes:
             place = config.out / "curves" / run.folder
-            asked = Curve(self.training(run), place, config.tasks, config.curve_episodes, options, workers=1)
+            asked = curve.Curve(self.training(run), place, config.tasks, config.curve_episodes, options, workers=1)
             curve.evaluate(self.commands, asked)
 
     def evaluate(self, run: Run) -> None:
@@ -367,7 +367,7 @@ def draw(config: Config, runs: list[Run]) -> None:
     lines: dict[str, list[list[tuple[float, float]]]] = {}
     for run in runs:
         lines.setdefault(run.name, []).append(curve.points(config.out / "curves" / run.folder))
-    curve.draw(config.out / curve.FIGURE, {name: some for name, some in lines.items() if any(some)})
+    curve.draw(config.out / curve.FIGURE, lines)
 
 
 def slug(name: str) -> str:

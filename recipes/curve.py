@@ -1,8 +1,9 @@
 """How success grows while a model trains: validation episodes with the models that were saved on the way, and the last.
 
 Usage: .venv/bin/python -m recipes.curve --training runs/nano --out runs/nano-curve --tasks mt10 --episodes 5
-The training needs `--models-every`. What is evaluated is not evaluated again. Results: a folder for each model with its
-`minutes.json`, and minutes.png.
+The training needs `--models-every`. What is evaluated is not evaluated again; after --minutes it stops with code 75,
+and goes on when the same command is given again. Results: a folder for each model
+with its `minutes.json`, and minutes.png.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import tyro
-from recipes.runs import Commands
+from recipes.runs import AGAIN, Commands, OutOfTime
 
 from wam.data.files import write_json
 
@@ -36,18 +37,25 @@ class Curve:
     options: str = "--steps 1"
     """More options of `wam eval`."""
     workers: int = 2
+    minutes: float | None = None
+    """Stop after so long."""
 
 
 def main(config: Curve) -> int:
-    evaluate(Commands(None), config)
+    """Evaluate what is missing, then draw what there is; 75 when time ran out."""
+    code = 0
+    try:
+        evaluate(Commands(config.minutes), config)
+    except OutOfTime:
+        code = AGAIN
     draw(config.out / FIGURE, {config.training.name: [points(config.out)]})
     for minutes, success in points(config.out):
         print(f"{minutes:6.1f} min  {success:5.1f} %")
-    return 0
+    return code
 
 
 def evaluate(commands: Commands, config: Curve) -> None:
-    """Validation episodes of all models of a training that do not have theirs yet."""
+    """Validation episodes of all models of a training that do not have theirs yet. Raises OutOfTime."""
     saved = sorted((config.training / "models").glob("step-*"))
     for model in (*saved, config.training / "model"):
         origin = json.loads((model / "training.json").read_text())

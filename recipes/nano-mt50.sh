@@ -116,22 +116,23 @@ train_dagger() {  # dagger-*: on from the finished model, old and new demonstrat
 # alone. The one that solves most is tested; the first one of those that solve as many.
 declare -A mode=([memory]="--steps 1" [replan]="--steps 1 --memory none --execute 4"
   [replan2]="--steps 1 --memory none --execute 2")
+ways="memory replan replan2"
 modes() {
   local name
-  for name in memory replan replan2; do
+  for name in $ways; do
     wam eval "$out/$1/model" --tasks mt50 --split val --episodes "$(count 4 1)" --label "$1-$name" ${mode[$name]} \
       --out "$out/modes/$1-$name" || return
   done
 }
 better() {
   .venv/bin/python -c 'import json, sys
-solved = {name: json.load(open(f"{sys.argv[1]}-{name}/summary.json"))["successes"] for name in ("memory", "replan", "replan2")}
-print(max(solved, key=solved.get))' "$out/modes/$1"
+solved = {name: json.load(open(f"{sys.argv[1]}-{name}/summary.json"))["successes"] for name in sys.argv[2:]}
+print(max(solved, key=solved.get))' "$out/modes/$1" $ways
 }
 
 curve() {  # success on validation episodes against minutes of training
   .venv/bin/python -m recipes.curve --training "$out/$1" --out "$out/curve-$1" --tasks mt50 --episodes "$(count 4 1)" \
-    "--options=${mode[$(better "$1")]}"
+    --minutes "$(((deadline - SECONDS) / 60))" "--options=${mode[$(better "$1")]}"
 }
 
 # The published protocol has 10 episodes per task; 50 give the interval. The first 10 of the 50 are the 10.

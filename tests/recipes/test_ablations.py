@@ -12,6 +12,7 @@ from recipes.ablations import ABLATIONS, BASE, EVAL, MATERIALS, TRAIN, Config, R
 from tests.evaluate.test_results import record
 
 from recipes import ablations
+from wam.checkpoints.model_folder import tokenizer_of
 from wam.cli.collect import Collect
 from wam.cli.eval import Eval
 from wam.encoders.nano_tokenizer import NanoTokenizer
@@ -43,7 +44,7 @@ def test_every_material_can_be_made(name: str) -> None:
     material = MATERIALS[name]
     robot = dataclasses.replace(load_embodiment(material.of), **material.robot)
     if material.tokenizer is not None:  # which saw pictures of that size
-        seen = NanoTokenizer.from_pretrained(resolve(material.tokenizer) / "tokenizer").config
+        seen = NanoTokenizer.from_pretrained(tokenizer_of(resolve(material.tokenizer))).config
         assert (seen.canvas_height, seen.canvas_width) == (robot.canvas_height, robot.canvas_width)
     if material.data is not None:
         theirs = MATERIALS[material.data]

@@ -146,7 +146,9 @@ def _whole_lines(path: Path) -> list[str]:
 
 def _demand_same(found: Mapping[str, Any], wanted: Mapping[str, Any], root: Path) -> None:
     """Where weights lie does not matter: their fingerprint stands beside it."""
-    names = {*found, *wanted} - ({"checkpoint"} if "fingerprint" in {*found} & {*wanted} else set())
+    names = {*found, *wanted}
+    if "fingerprint" in names:
+        names.discard("checkpoint")
     changed = sorted(name for name in names if found.get(name) != wanted.get(name))
     if changed:
         name = changed[0]

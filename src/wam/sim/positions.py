@@ -6,13 +6,10 @@ leads. An embodiment whose actions are called as in TARGET (`metaworld-positions
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-
-from wam.robot.observation import Observation
 
 if TYPE_CHECKING:
     from wam.sim.metaworld import MetaWorldEnv
@@ -27,28 +24,16 @@ def target_of(hand: npt.NDArray[np.float32], move: npt.NDArray[np.float32], repe
     return np.concatenate([where, move[..., 3:]], axis=-1).astype(np.float32)
 
 
-@dataclass(frozen=True)
 class Positioned:
     """A Meta-World task whose actions are TARGET (4,): metres, and the effort of the gripper in [-1, 1].
 
     A position further away than one control step reaches is approached as fast as the arm goes.
     """
 
-    env: MetaWorldEnv
-
-    @property
-    def task(self) -> str:
-        return self.env.task
-
-    @property
-    def action_repeat(self) -> int:
-        return self.env.action_repeat
-
-    def reset(self, seed: int) -> Observation:
-        return self.env.reset(seed)
-
-    def observe(self) -> Observation:
-        return self.env.observe()
+    def __init__(self, env: MetaWorldEnv) -> None:
+        self.env = env
+        self.task, self.action_repeat = env.task, env.action_repeat
+        self.reset, self.observe, self.close = env.reset, env.observe, env.close
 
     def step(self, action: npt.ArrayLike) -> bool:
         """Whether the task has succeeded so far. Raises ValueError for a wrong shape, or what is not finite."""
@@ -60,6 +45,3 @@ class Positioned:
 
     def expert_action(self) -> npt.NDArray[np.float32]:
         return target_of(self.env.hand, self.env.expert_action(), self.action_repeat)
-
-    def close(self) -> None:
-        self.env.close()
