@@ -45,7 +45,7 @@ cat >"$out/mixture.yaml" <<END
 END
 "$wam" train --data "$out/mixture.yaml" --tokenizer src/wam/shipped/nano-metaworld/tokenizer --out "$out/run" \
   --size.dim 128 --size.layers 4 --batch 14 --windows.validation-share 0.3 --minutes "$minutes" \
-  --validation.steps 1 --validation-minutes 1 --threads 1 --precision no
+  --validation.steps 1 --validation-minutes 1 --threads 1 --precision float32
 
 .venv/bin/python - "$out/run/log.jsonl" <<'END'
 import json, sys

@@ -215,7 +215,7 @@ def test_caches_are_written_once(
         "--out",
         tmp_path / "out",
     )
-    run(*arguments, "--json")
+    run(*arguments, "--precision", "bf16", "--json")
     first = last_json(capsys)
     cache, text = LatentCache.open(Path(first["latents"]), LeRobotDataset(clean)), TextCache(Path(first["text"]))
     assert cache.latent_shape == (4, 6, 16)

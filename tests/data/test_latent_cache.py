@@ -23,6 +23,7 @@ from wam.data.latent_cache import LatentCache, cache_key, encode_dataset, episod
 from wam.data.lerobot_reader import LeRobotDataset
 from wam.encoders.nano_tokenizer import NanoTokenizer, NanoTokenizerConfig
 from wam.encoders.video import frames_to_video
+from wam.model.precision import Precision, native_dtype
 
 
 def test_every_latent_shows_its_own_rows(dataset: LeRobotDataset, cache: LatentCache) -> None:
@@ -43,7 +44,7 @@ def test_equals_streaming_the_whole_video(dataset: LeRobotDataset, tmp_path: Pat
     tokenizer = NanoTokenizer(config).eval()
     with torch.no_grad():
         list(tokenizer.encode_group.parameters())[-2].normal_(std=0.1)  # motion is off in a new tokenizer
-    cache = encode_dataset(dataset, tokenizer, EMBODIMENT, tmp_path, batch=16, precision=torch.float32)
+    cache = encode_dataset(dataset, tokenizer, EMBODIMENT, tmp_path, batch=16, precision="float32")
     episode, start, groups = 3, 5, 4
     rows = start + 2 * np.arange(1 + 4 * groups)
     video = frames_to_video(episode_canvases(dataset, EMBODIMENT, episode)[rows])[None]
@@ -109,14 +110,26 @@ def test_key_depends_on_all_that_matters(dataset: LeRobotDataset, tmp_path: Path
 def test_precision_is_part_of_the_key_and_the_callers_autocast_is_not(dataset: LeRobotDataset, tmp_path: Path) -> None:
     torch.manual_seed(0)
     tokenizer = NanoTokenizer(NanoTokenizerConfig(z_channels=4, width=(8, 8), depth=(0, 0))).eval()
-    plain = encode_dataset(dataset, tokenizer, EMBODIMENT, tmp_path / "plain", precision=torch.float32)
+    plain = encode_dataset(dataset, tokenizer, EMBODIMENT, tmp_path / "plain", precision="float32")
     with torch.autocast("cpu", torch.bfloat16):
-        inside = encode_dataset(dataset, tokenizer, EMBODIMENT, tmp_path / "inside", precision=torch.float32)
-    rough = encode_dataset(dataset, tokenizer, EMBODIMENT, tmp_path / "plain")
+        inside = encode_dataset(dataset, tokenizer, EMBODIMENT, tmp_path / "inside", precision="float32")
+    rough = encode_dataset(dataset, tokenizer, EMBODIMENT, tmp_path / "plain", precision="bf16")
     np.testing.assert_array_equal(plain.group, inside.group)
     assert plain.key == inside.key != rough.key == cache_key(dataset, tokenizer, EMBODIMENT)
     assert 0 < np.abs(plain.group.astype(np.float32) - rough.group.astype(np.float32)).max() < 0.1
     assert json.loads((rough.folder / "index.json").read_text())["precision"] == "bfloat16"
+
+
+@pytest.mark.parametrize("made", ["bf16", "float32"])
+def test_left_open_the_precision_is_that_of_the_cache_or_what_the_machine_does_best(
+    dataset: LeRobotDataset, tmp_path: Path, made: Precision
+) -> None:
+    torch.manual_seed(0)
+    tokenizer = NanoTokenizer(NanoTokenizerConfig(z_channels=4, width=(8, 8), depth=(0, 0))).eval()
+    there = encode_dataset(dataset, tokenizer, EMBODIMENT, tmp_path / "there", precision=made)
+    assert encode_dataset(dataset, tokenizer, EMBODIMENT, tmp_path / "there").key == there.key
+    fresh = encode_dataset(dataset, tokenizer, EMBODIMENT, tmp_path / "fresh")
+    assert fresh.key == cache_key(dataset, tokenizer, EMBODIMENT, native_dtype("cpu"))
 
 
 def test_a_cache_of_other_data_is_refused(cache: LatentCache, tmp_path: Path) -> None:

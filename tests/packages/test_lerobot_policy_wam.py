@@ -6,7 +6,6 @@ import subprocess
 from pathlib import Path
 
 import pytest
-import torch
 
 from wam.checkpoints.model_folder import tokenizer_of
 from wam.cli.main import main
@@ -30,7 +29,7 @@ def test_the_plugin_in_the_real_lerobot(tmp_path: Path, monkeypatch: pytest.Monk
     main()
     tokenizer = NanoTokenizer.from_pretrained(tokenizer_of(resolve("nano-metaworld")))
     cache = encode_dataset(
-        LeRobotDataset(tmp_path / "set"), tokenizer, METAWORLD_SAWYER, tmp_path / "latents", precision=torch.float32
+        LeRobotDataset(tmp_path / "set"), tokenizer, METAWORLD_SAWYER, tmp_path / "latents", precision="float32"
     )
     data = ["--data-set", str(tmp_path / "set"), "--latents", str(cache.folder)]
     tests = ["-m", "pytest", "-q", "packages/lerobot_policy_wam/tests", *data]

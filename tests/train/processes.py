@@ -51,7 +51,7 @@ def tiny_run(material: Path, out: Path, **changes: Any) -> TrainConfig:
         batch=4,
         steps=6,
         log_every=2,
-        precision="no",
+        precision="float32",
     )
     return replace(plain, **changes)
 

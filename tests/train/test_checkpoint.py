@@ -202,7 +202,7 @@ def test_weights_that_do_not_fit_are_named(material: Path, tmp_path: Path) -> No
         ({"text_dropout": 0.5}, "config.text_dropout is 0.5, was 0.1"),
         ({"optimizer": OptimizerConfig(warmup_steps=2, learning_rate=1.0)}, "config.optimizer.learning_rate is 1.0"),
         ({"windows": WindowConfig(validation_share=0.5)}, "config.windows.validation_share is 0.5, was 0.3"),
-        ({"precision": "bf16"}, "config.precision is 'bf16', was 'no'"),
+        ({"precision": "bf16"}, "config.precision is 'bf16', was 'float32'"),
         ({"batch": 8}, "windows_at_once is 4, now it is 8"),
     ],
 )

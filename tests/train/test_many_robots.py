@@ -65,7 +65,7 @@ def run(material: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
         batch=sum(COUNTS.values()),
         steps=3,
         log_every=1,
-        precision="no",
+        precision="float32",
     )
     return Run(config, build(config))
 

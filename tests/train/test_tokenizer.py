@@ -32,7 +32,7 @@ def store() -> FrameStore:
 
 
 def _settings(steps: int, **changes: object) -> TokenizerTraining:
-    values: dict[str, object] = {"minutes": None, "steps": steps, "batch": 8, "bf16": False, "log_every": 5}
+    values: dict[str, object] = {"minutes": None, "steps": steps, "batch": 8, "precision": "float32", "log_every": 5}
     return TokenizerTraining(**(values | changes))  # type: ignore[arg-type]
 
 
@@ -75,7 +75,7 @@ def test_a_checkpoint_of_another_model_is_refused(store: FrameStore, tmp_path: P
 
 
 def test_the_clock_ends_the_run(store: FrameStore, tmp_path: Path) -> None:
-    trainer = TokenizerTrainer(CONFIG, TokenizerTraining(minutes=0.01, batch=2, bf16=False), store, tmp_path)
+    trainer = TokenizerTrainer(CONFIG, TokenizerTraining(minutes=0.01, batch=2, precision="float32"), store, tmp_path)
     trainer.run()
     assert 0.6 <= trainer.seconds < 5
     with pytest.raises(ValueError, match="at least one limit"):

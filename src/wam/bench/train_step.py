@@ -21,6 +21,7 @@ from wam.engine.compiled import compile_blocks
 from wam.model.attention import Kind, Layout
 from wam.model.config import TransformerConfig
 from wam.model.passes import window_layout
+from wam.model.precision import arithmetic, native_dtype
 from wam.model.transformer import Transformer
 from wam.world_action_model import WorldActionModel
 
@@ -81,7 +82,7 @@ def measure(
     """All subjects in turns; the first step of each warms up, and compiles."""
     speeds = [StepSpeed(s.name, s.samples, s.tokens, s.flops) for s in subjects]
     for turn in range(rounds + 1):
-        rate = matmul_rate(device, torch.bfloat16, size=PEAK_SIZE, repeats=5)
+        rate = matmul_rate(device, native_dtype(device), size=PEAK_SIZE, repeats=5)
         for place, (subject, speed) in enumerate(zip(subjects, speeds, strict=True)):
             took = timed(subject.run, device)
             if turn:
@@ -116,7 +117,7 @@ def optimiser_step(
 
     def run() -> None:
         optimizer.zero_grad()
-        with torch.autocast(torch.device(device).type, torch.bfloat16):
+        with arithmetic(native_dtype(device), device):
             total = model.loss(windows, text, generator).total
         total.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -129,20 +130,20 @@ def optimiser_step(
 
 
 def wide_block(tokens: int, device: str, config: TransformerConfig = WIDE, *, compile: bool = False) -> Subject:
-    """Forward and backward of one block in bf16, over this many tokens that all see each other, and a prompt of 512."""
-    text, c = 512, config
+    """Forward and backward of one block, over this many tokens that all see each other, and a prompt of 512."""
+    text, c, dtype = 512, config, native_dtype(device)
     with torch.device("meta"):
         block: torch.nn.Module = Transformer(config).blocks[0]
-    block = block.to(torch.bfloat16).to_empty(device=device)
+    block = block.to(dtype).to_empty(device=device)
     for parameter in block.parameters():
         torch.nn.init.normal_(parameter, std=0.02)
     if compile:
         block.compile(dynamic=False)
-    x = torch.randn(1, tokens, c.dim, device=device, dtype=torch.bfloat16, requires_grad=True)
-    levels = torch.randn(1, 2, 6, c.dim, device=device, dtype=torch.bfloat16)
+    x = torch.randn(1, tokens, c.dim, device=device, dtype=dtype, requires_grad=True)
+    levels = torch.randn(1, 2, 6, c.dim, device=device, dtype=dtype)
     slot = torch.arange(tokens, device=device) % 2
     angle = torch.rand(1, 1, tokens, c.head_dim // 2, device=device)
-    prompt = torch.randn(2, 1, c.heads, text, c.head_dim, device=device, dtype=torch.bfloat16, requires_grad=True)
+    prompt = torch.randn(2, 1, c.heads, text, c.head_dim, device=device, dtype=dtype, requires_grad=True)
 
     def run() -> None:
         block.zero_grad()

@@ -28,7 +28,8 @@ from wam.evaluate.provenance import Provenance
 class Train:
     """Time optimiser steps on random windows, eager and compiled, and one block as wide as the published 14B's.
 
-    The peak is a product of 2048 x 2048 matrices in bf16, measured in every round.
+    Everything is in bf16 where the hardware multiplies it, else in float32; the peak is a product of 2048 x 2048
+    matrices in that type, measured in every round.
     """
 
     model: tyro.conf.Positional[str] = "nano-metaworld"

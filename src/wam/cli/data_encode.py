@@ -44,8 +44,9 @@ class Encode:
     """The robot, for the canvas and the prompt: a YAML file, or the name of a shipped one."""
     out: Path | None = None
     """Folder of the caches; `latents` in the data set when left out."""
-    precision: Literal["bfloat16", "float32"] = "bfloat16"
-    """Arithmetic of the tokenizer; latents are stored as float16 in any case."""
+    precision: Literal["auto", "bf16", "float32"] = "auto"
+    """Arithmetic of the tokenizer; auto: that of a cache that is there, else bf16 where the hardware multiplies it.
+    Latents are stored as float16 in any case."""
     batch: int = 64
     """Rows per call of the tokenizer."""
     device: str = "cpu"
@@ -60,8 +61,6 @@ class Encode:
 
 def main(config: Encode) -> None:
     """Encode pictures, then instructions, and say where both are."""
-    import torch
-
     from wam.data.latent_cache import encode_dataset
     from wam.data.lerobot_reader import LeRobotDataset
     from wam.encoders.nano_tokenizer import NanoTokenizer
@@ -86,7 +85,7 @@ def main(config: Encode) -> None:
             batch=config.batch,
             progress=bar("encoding pictures (episodes)"),
             device=config.device,
-            precision=getattr(torch, config.precision),
+            precision=config.precision,
             on_broken=config.on_broken,
         )
         text = _encode_text(dataset, robot, out, bar("encoding instructions")) if config.text else None

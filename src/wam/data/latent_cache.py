@@ -33,6 +33,7 @@ from wam.data.errors import DatasetError, MissingFileError, NonFiniteError, Stal
 from wam.data.files import FolderLock, write_json
 from wam.data.lerobot_reader import LeRobotDataset, OnBroken
 from wam.encoders.video import FRAMES_PER_LATENT, StreamingEncoder, frames_to_video
+from wam.model.precision import Precision, arithmetic, compute_dtype
 from wam.robot.canvas import compose
 from wam.robot.embodiment import Embodiment
 
@@ -112,7 +113,7 @@ def encode_dataset(
     batch: int = 64,
     progress: Callable[[int, int], None] | None = None,
     device: torch.device | str = "cpu",
-    precision: torch.dtype = torch.bfloat16,
+    precision: Precision = "auto",
     on_broken: OnBroken = "stop",
 ) -> LatentCache:
     """Encode all episodes, or go on where an earlier call was cut off, or just open the finished cache.
@@ -125,8 +126,9 @@ def encode_dataset(
         batch: rows per call of the tokenizer.
         progress: called with (episodes done, episodes in all).
         device: where the tokenizer is.
-        precision: arithmetic of the tokenizer. bfloat16 runs it under autocast, a third faster on a CPU; latents are
-            stored in half precision in any case. The caller's own autocast does not count.
+        precision: arithmetic of the tokenizer; latents are stored in half precision in any case. `auto` goes on with
+            the cache that is there, and otherwise takes what the hardware does best. The caller's own autocast does not
+            count.
         on_broken: an episode whose pictures cannot be read ends it all, or is left out with a warning; what an earlier
             call has skipped, `stop` tries again.
 
@@ -138,7 +140,7 @@ def encode_dataset(
     """
     for camera in embodiment.cameras:
         dataset.meta.require_camera(embodiment.camera_key(camera))
-    key = cache_key(dataset, tokenizer, embodiment, precision)
+    dtype, key = _dtype_and_key(dataset, tokenizer, embodiment, out_dir, precision, device)
     folder = out_dir / key
     if (folder / INDEX).is_file():
         cache = LatentCache.open(folder, dataset)
@@ -149,7 +151,7 @@ def encode_dataset(
         done, broken = _progress(folder)
         total = dataset.num_episodes
         logger.info("%s: encoding episodes %d to %d", folder, done, total - 1)
-        with _arithmetic(device, precision):
+        with arithmetic(dtype, device):
             sample = _first_readable(dataset, embodiment, on_broken)
             shape = check_memory(tokenizer, sample, embodiment.video_stride, device)
         anchor, group = (_open_array(folder / f"{name}.npy", (dataset.num_rows, *shape), done) for name in ARRAYS)
@@ -157,7 +159,7 @@ def encode_dataset(
         for episodes in _blocks(dataset, [*again, *range(done, total)], ROWS_PER_BLOCK):
             canvases, faults = _readable(dataset, embodiment, episodes, on_broken)
             _warn(folder, faults)
-            with _arithmetic(device, precision):
+            with arithmetic(dtype, device):
                 _encode_block(dataset, tokenizer, embodiment, canvases, batch, anchor, group, device)
             anchor.flush()
             group.flush()
@@ -171,7 +173,7 @@ def encode_dataset(
             "dataset": dataset.meta.fingerprint,
             "tokenizer": tokenizer_fingerprint(tokenizer),
             "embodiment": embodiment.name,
-            "precision": str(precision).removeprefix("torch."),
+            "precision": str(dtype).removeprefix("torch."),
             "video_stride": embodiment.video_stride,
             "rows": dataset.num_rows,
             "latent": list(shape),
@@ -185,7 +187,7 @@ def cache_key(
     dataset: LeRobotDataset,
     tokenizer: StreamingEncoder,
     embodiment: Embodiment,
-    precision: torch.dtype = torch.bfloat16,
+    dtype: torch.dtype = torch.bfloat16,
 ) -> str:
     """Hash of everything that the latents depend on.
 
@@ -199,13 +201,29 @@ def cache_key(
         "view": (embodiment.view_height, embodiment.view_width),
         "video_stride": embodiment.video_stride,
     }
-    if precision is not torch.bfloat16:
-        parts["precision"] = str(precision)
+    if dtype is not torch.bfloat16:
+        parts["precision"] = str(dtype)
     if embodiment.crop is not None:
         parts["crop"] = embodiment.crop
     if embodiment.camera_keys:
         parts["camera_keys"] = {camera: embodiment.camera_key(camera) for camera in embodiment.cameras}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _dtype_and_key(
+    dataset: LeRobotDataset,
+    tokenizer: StreamingEncoder,
+    embodiment: Embodiment,
+    out_dir: Path,
+    precision: Precision,
+    device: torch.device | str,
+) -> tuple[torch.dtype, str]:
+    """Arithmetic and name of the cache: as asked for, or of the cache that is there, or the fastest on this device."""
+    best = compute_dtype(precision, device)
+    keys = {dtype: cache_key(dataset, tokenizer, embodiment, dtype) for dtype in (best, torch.bfloat16, torch.float32)}
+    there = [dtype for dtype, key in keys.items() if (out_dir / key).is_dir()]
+    chosen = there[0] if precision == "auto" and there else best
+    return chosen, keys[chosen]
 
 
 def tokenizer_fingerprint(tokenizer: StreamingEncoder) -> str:
@@ -316,12 +334,6 @@ def _first_readable(dataset: LeRobotDataset, embodiment: Embodiment, on_broken: 
 def _warn(folder: Path, broken: Mapping[int, str]) -> None:
     for episode, why in broken.items():
         logger.warning("%s: episode %d is skipped: %s", folder, episode, why)
-
-
-def _arithmetic(device: torch.device | str, precision: torch.dtype) -> torch.autocast:
-    """Autocast to this type; for float32, none, whatever the caller has switched on."""
-    kind, low = torch.device(device).type, precision is not torch.float32
-    return torch.autocast(kind, precision if low else None, enabled=low)
 
 
 def _video(frames: np.ndarray, device: torch.device | str) -> Tensor:

@@ -9,6 +9,7 @@ from typing import Literal
 import tyro
 
 from wam.flow.noise import NoiseConfig
+from wam.model.precision import Precision
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,8 @@ class TrainConfig:
     seed: int = 0
     threads: int | None = None
     """Threads of this process; all cores by default."""
-    precision: Literal["bf16", "no"] = "bf16"
+    precision: Precision = "auto"
+    """Arithmetic of the network; auto: bf16 where the hardware multiplies it, else float32."""
     parallel: Literal["ddp", "fsdp2"] = "ddp"
     """With several processes (`torchrun --nproc-per-node 8 -m wam.cli.main train ...`): whole copies of the model, or a
     shard of every weight each."""

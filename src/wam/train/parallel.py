@@ -22,6 +22,7 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from wam.model.precision import Precision, arithmetic, compute_dtype
 from wam.world_action_model import WorldActionModel
 
 Parallel = Literal["ddp", "fsdp2"]
@@ -30,11 +31,11 @@ Parallel = Literal["ddp", "fsdp2"]
 class Processes:
     """Those that train together: `rank` of `world`, each with its `device`; `main` is the one that writes."""
 
-    def __init__(self, precision: Literal["bf16", "no"]) -> None:
+    def __init__(self, precision: Precision) -> None:
         started = PartialState(cpu=not torch.cuda.is_available())
         self.rank, self.world = started.process_index, started.num_processes
         self.main, self.device = started.is_main_process, started.device
-        self.narrow = torch.bfloat16 if precision == "bf16" else None
+        self.dtype = compute_dtype(precision, self.device)
         patient = timedelta(days=1)  # while the main process validates, or encodes latents, the others wait
         self._talk = distributed.new_group(backend="gloo", timeout=patient) if distributed.is_initialized() else None
 
@@ -49,7 +50,7 @@ class Processes:
 
     def autocast(self) -> torch.autocast:
         """Arithmetic in the run's precision."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.narrow is not None)
+        return arithmetic(self.dtype, self.device)
 
     @contextmanager
     def accumulating(self, model: nn.Module, last: bool) -> Iterator[None]:
@@ -111,7 +112,7 @@ def _sharded(model: WorldActionModel, processes: Processes) -> nn.Module:
     """
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")  # nobody writes into keys
     mesh = init_device_mesh(processes.device.type, (processes.world,))
-    policy = MixedPrecisionPolicy(param_dtype=processes.narrow, reduce_dtype=torch.float32, cast_forward_inputs=False)
+    policy = MixedPrecisionPolicy(param_dtype=processes.dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
     blocks: list[Any] = list(model.transformer.blocks)
     for block in blocks:
         fully_shard(block.cross_attn, mesh=mesh, mp_policy=policy)

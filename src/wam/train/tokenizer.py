@@ -27,6 +27,7 @@ from torch.nn import functional
 from wam.data.files import write_atomic
 from wam.encoders.nano_tokenizer import NanoTokenizer, NanoTokenizerConfig
 from wam.encoders.video import FRAMES_PER_LATENT, frames_to_video
+from wam.model.precision import Precision, arithmetic, compute_dtype
 from wam.train.tokenizer_frames import FrameStore
 
 log = logging.getLogger(__name__)
@@ -79,8 +80,8 @@ class TokenizerTraining:
     """Decay of the moving average of the weights, which is the result."""
     weights: PixelWeights = field(default_factory=PixelWeights)
     """How much which pixels count."""
-    bf16: bool = True
-    """Compute in bfloat16 (twice as fast on CPUs that have it)."""
+    precision: Precision = "auto"
+    """Arithmetic; auto: bf16 (twice as fast) where the hardware multiplies it, else float32."""
     seed: int = 0
     """Of initial weights, choice of clips and noise."""
     log_every: int = 20
@@ -221,7 +222,7 @@ class TokenizerTrainer:
     def loss(self, video: Tensor) -> Tensor:
         """Reconstruction loss of a batch of clips, with latents normalised over the batch and noise on them."""
         tokenizer, settings = self.tokenizer, self.settings
-        with torch.autocast(video.device.type, torch.bfloat16, enabled=settings.bf16):
+        with arithmetic(compute_dtype(settings.precision, video.device), video.device):
             raw = tokenizer.analyse(video).float()
             variance, mean = torch.var_mean(raw, (0, 2, 3, 4), keepdim=True)
             latents = (raw - mean) * (variance + 1e-6).rsqrt()
