@@ -31,7 +31,8 @@ from wam.sim.tasks import expand
 from wam.train.tokenizer import CHECKPOINT_FILE
 
 BASE = "base"
-TRAIN = "--noise.mode coupled --noise.video-at-noise 0.4 --see-previous"
+SIZE = "--size.dim 128 --size.heads 2 --batch 16"  # half as wide as nano, so that a training takes minutes
+TRAIN = f"--noise.mode coupled --noise.video-at-noise 0.4 --see-previous --compile {SIZE}"
 EVAL = "--steps 1"
 PRECISE = "push pick-place peg-insert-side reach"
 
@@ -77,6 +78,7 @@ MATERIALS = {
     "absolute positions": Material("metaworld-positions", {"action": ABSOLUTE}, data=BASE),
     "slow video": Material(robot={"video_stride": 4, "actions_per_chunk": 16}, data=BASE),
     "undisturbed": Material(collect="--disturbance 0"),
+    "few initial states": Material(collect="--repeats 10"),
     "detours": Material(collect=f"--detours {' '.join(f'{task} 20' for task in PRECISE.split())}"),
 }
 
@@ -89,8 +91,9 @@ ABLATIONS = {
     "coupled, plain": Ablation("--noise.video-at-noise 0", why="no extra video at pure noise"),
     "flash": Ablation("--noise.mode flash --noise.video-at-noise 0", why="video nearly always near noise"),
     "no previous frame": Ablation("--no-see-previous"),
-    "small": Ablation("--size.dim 128 --size.heads 2"),
-    "large": Ablation("--size.dim 384 --size.heads 6 --size.layers 8"),
+    "narrow": Ablation("--size.dim 64 --size.heads 1", why="a quarter of the weights"),
+    "nano": Ablation("--size.dim 256 --size.heads 4", why="four times the weights, as the shipped models"),
+    "shallow": Ablation("--size.layers 3"),
     "fine patches": Ablation("--size.patch 2", why="four times the video tokens"),
     "short memory": Ablation("--size.memory 1 --windows.chunks 2"),
     "long memory": Ablation("--size.memory 4 --windows.chunks 5"),
@@ -105,6 +108,9 @@ ABLATIONS = {
     "slow video": Ablation(material="slow video", why="16 actions, 1 latent frame"),
     "positions": Ablation(material="positions", why="where the hand should be, relative to where the chunk begins"),
     "absolute positions": Ablation(material="absolute positions", why="the same in metres of the room"),
+    "few initial states": Ablation(
+        material="few initial states", why="as many episodes, of a tenth of the states"
+    ),
     "undisturbed": Ablation(material="undisturbed", why="experts without action noise"),
     "detours": Ablation(material="detours", why="demonstrations of recovery"),
     "4 steps": Ablation(evaluate="--steps 4"),

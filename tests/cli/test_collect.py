@@ -32,6 +32,18 @@ def test_detours_follow_in_initial_states_of_their_own() -> None:
     assert longer[20:] == [Slot("push", 10 + i, "detours") for i in range(4)]
 
 
+def test_repeats_take_few_initial_states_with_one_seed_after_the_other() -> None:
+    asked = Collect(out=Path("unused"), tasks=("reach",), episodes_per_task=5, skip=7, detours={"reach": 2})
+    slots = plan(replace(asked, repeats=2))
+    assert [(slot.index, slot.repeat, slot.led) for slot in slots] == [
+        (7, 0, "expert"), (7, 1, "expert"), (8, 0, "expert"), (8, 1, "expert"), (9, 0, "expert"),
+        (10, 0, "detours"), (10, 1, "detours"),
+    ]  # fmt: skip
+    assert [slot.index for slot in plan(asked)] == [7, 8, 9, 10, 11, 12, 13]
+    with pytest.raises(ValueError, match="--repeats: found 0"):
+        plan(replace(asked, repeats=0))
+
+
 def test_a_number_for_a_group_is_for_each_of_its_tasks() -> None:
     slots = plan(Collect(out=Path("unused"), tasks=("mt50",), episodes_per_task=1, detours={"hard": 2, "push": 1}))
     assert len(slots) == 50 + 2 * 6 - 1

@@ -81,7 +81,7 @@ class Collect:
     """Tasks or groups of the simulator: mt10, mt50, easy, ... of Meta-World; Lift, Stack, TwoArmLift, Lift/UR5e, ... of
     robosuite; libero_object, libero_object/0, ... of LIBERO."""
     episodes_per_task: int = 100
-    """Successful episodes of every task, each of another initial state."""
+    """Successful episodes of every task, each of another initial state unless --repeats."""
     more: dict[str, int] = field(default_factory=dict)
     """Other numbers of episodes for some tasks or groups, e.g. `--more reach 400 push 400`."""
     detours: dict[str, int] = field(default_factory=dict)
@@ -92,6 +92,8 @@ class Collect:
     50`; they come last."""
     learner: str | None = None
     """The model that begins these: a folder, or the name of a shipped one."""
+    repeats: int = 1
+    """Episodes of every initial state, told apart by the --seed and those that follow it: less diverse data."""
     skip: int = 0
     """Initial states of every task that are left out, because another data set has them."""
     disturbance: float = 1.0
@@ -112,11 +114,16 @@ Led = Literal["expert", "detours", "learner"]
 
 @dataclass(frozen=True)
 class Slot:
-    """One episode to be recorded: number `index` of `task`, and who leads the arm before the expert does."""
+    """One episode to be recorded.
+
+    index: number of the initial state.  led: who leads the arm before the expert does.  repeat: how many episodes of
+    this initial state come before.
+    """
 
     task: str
     index: int
     led: Led = "expert"
+    repeat: int = 0
 
 
 def plan(config: Collect) -> list[Slot]:
@@ -131,12 +138,16 @@ def plan(config: Collect) -> list[Slot]:
     if config.episodes_per_task < (0 if astray or begun else 1):
         raise ValueError(f"--episodes-per-task: found {config.episodes_per_task}, expected at least 1")
     plain = {name: more.get(name, config.episodes_per_task) for name in names}
+    if config.repeats < 1:
+        raise ValueError(f"--repeats: found {config.repeats}, expected at least 1")
     parts: tuple[tuple[Led, dict[str, int]], ...] = (("expert", plain), ("detours", astray), ("learner", begun))
     slots: list[Slot] = []
     following = dict.fromkeys(names, config.skip)
     for led, counts in parts:
-        slots += [Slot(name, following[name] + index, led) for name, index in _interleaved(counts)]
-        following = {name: first + counts.get(name, 0) for name, first in following.items()}
+        for name, number in _interleaved(counts):
+            index, repeat = divmod(number, config.repeats)
+            slots.append(Slot(name, following[name] + index, led, repeat))
+        following = {name: first + -(-counts.get(name, 0) // config.repeats) for name, first in following.items()}
     return slots
 
 
@@ -271,7 +282,8 @@ def _work(config: Collect, view: View, slot: Slot) -> Demonstration:
         _environments.pop(next(iter(_environments))).close()
     env = _environments[view, slot.task] = env or world.open(slot.task, view)  # last in, as the one used last
     leader = _leader(slot.led, config.learner)
-    return world.demonstrate(env, config.recording.split, slot.index, config.seed, leader, config.disturbance)
+    seed = config.seed + slot.repeat
+    return world.demonstrate(env, config.recording.split, slot.index, seed, leader, config.disturbance)
 
 
 @lru_cache(maxsize=3)
