@@ -108,9 +108,7 @@ ABLATIONS = {
     "slow video": Ablation(material="slow video", why="16 actions, 1 latent frame"),
     "positions": Ablation(material="positions", why="where the hand should be, relative to where the chunk begins"),
     "absolute positions": Ablation(material="absolute positions", why="the same in metres of the room"),
-    "few initial states": Ablation(
-        material="few initial states", why="as many episodes, of a tenth of the states"
-    ),
+    "few initial states": Ablation(material="few initial states", why="as many episodes, of a tenth of the states"),
     "undisturbed": Ablation(material="undisturbed", why="experts without action noise"),
     "detours": Ablation(material="detours", why="demonstrations of recovery"),
     "4 steps": Ablation(evaluate="--steps 4"),
