@@ -5,7 +5,7 @@
 #           arm is led astray and recovers
 # and, from the finished model of either,
 #   dagger-fair, dagger-helped   the same model trained on, with demonstrations that it began and the expert finished,
-#                                most of the tasks at which it failed in validation, and some new ones of the expert alone
+#                                most of the tasks at which it failed in validation, beside all old ones
 # The script stops after MINUTES with code 75; the same command goes on where it was.
 # Usage: recipes/nano-mt50.sh [FOLDER] [SHARE] [MINUTES] [VARIANTS]
 #   SHARE of the episodes and steps, 1 by default; 0.02 tries the whole road and learns nothing.  MINUTES: 110.
@@ -26,7 +26,7 @@ declare -A tokenizer_steps=([fair]=8000 [helped]=5000)
 declare -A train_steps=([fair]=9500 [helped]=8500)  # of 32 windows for every process
 declare -A processes=([fair]=1 [helped]=2)
 declare -A at_noise=([fair]=0.25 [helped]=0.5)  # share of the actions at pure noise, from which a policy of one step acts
-dagger_steps=950
+dagger_steps=3000
 variants=${4:-fair helped}
 declare -A embodiment=([fair]=metaworld-corner2 [helped]=metaworld-sawyer)
 
@@ -97,12 +97,6 @@ for task, found in solved.items():
     print(task, sys.argv[2 if rate < 0.6 else 3 if rate < 1 else 4])' \
     "$out/modes/$1-$(better "$1")" "$(count 40)" "$(count 20)" "$(count 8)"
 }
-collect_new() {
-  local weak="handle-pull handle-pull-side door-lock door-unlock dial-turn faucet-close" many=() task
-  for task in $weak; do many+=("$task" "$(count 50)"); done
-  wam collect --out "$out/data-new-$1" --tasks mt50 --embodiment "${embodiment[$1]}" --episodes-per-task "$(count 6)" \
-    --more "${many[@]}" --skip 600 --workers 2 --seed "$data_seed"
-}
 
 tokenizer() {  # a tokenizer that was cut off goes on from its checkpoint
   local resume=()
@@ -112,10 +106,8 @@ tokenizer() {  # a tokenizer that was cut off goes on from its checkpoint
     --max-episodes 2000 "${resume[@]}"
 }
 
-base_of() { local name=${1#dagger-}; echo "${name#new-}"; }
-encode() {  # variant; dagger-* and new-* by the tokenizer of the model that began
-  local base && base=$(base_of "$1")
-  wam data encode "$out/data-$1" --tokenizer "$out/tokenizer-$base" --embodiment "${embodiment[$base]}"
+encode() {  # variant; of dagger-*, by the tokenizer of the model that began
+  wam data encode "$out/data-$1" --tokenizer "$out/tokenizer-${1#dagger-}" --embodiment "${embodiment[${1#dagger-}]}"
 }
 
 train() {  # on one core or on two
@@ -125,10 +117,10 @@ train() {  # on one core or on two
     --compile --noise.mode coupled --noise.video-at-noise 0.4 --noise.action-at-noise "${at_noise[$1]}" --see-previous
 }
 
-train_dagger() {  # dagger-*: on from the finished model, with both kinds of new demonstrations alike
+train_dagger() {  # dagger-*: on from the finished model, half of every batch old; a few new ones instead make it forget
   local base=${1#dagger-}
-  printf -- '- {data: %s, embodiment: %s}\n' "$out/data-$1" "${embodiment[$base]}" "$out/data-new-$base" \
-    "${embodiment[$base]}" >"$out/$1.yaml"
+  printf -- '- {data: %s, embodiment: %s}\n' "$out/data-$base" "${embodiment[$base]}" "$out/data-$1" "${embodiment[$base]}" \
+    >"$out/$1.yaml"
   in_time .venv/bin/torchrun --nproc-per-node "${processes[$base]}" -m wam.cli.main train --data "$out/$1.yaml" \
     --init "$out/$base/model" --out "$out/$1" --steps "$(count "$dagger_steps" 20)" --seed "$train_seed" --threads 1 \
     --compile --optimizer.learning-rate 4e-4 --optimizer.warmup-steps 100 --optimizer.ema 0.99 --noise.mode coupled \
@@ -178,8 +170,7 @@ for variant in "${bases[@]}"; do step "train-$variant" train "$variant"; done
 for variant in "${bases[@]}"; do step "modes-$variant" modes "$variant"; done
 for variant in "${daggers[@]}"; do
   step "collect-$variant" collect_dagger "${variant#dagger-}"
-  step "collect-new-${variant#dagger-}" collect_new "${variant#dagger-}"
-  side_by_side encode "$variant" "new-${variant#dagger-}"
+  step "encode-$variant" encode "$variant"
   step "train-$variant" train_dagger "$variant"
   step "modes-$variant" modes "$variant"
 done
