@@ -87,15 +87,11 @@ collect_dagger() {  # variant whose model begins
     --learner "$out/$1/model" --interventions $(interventions "$1") --workers 2 --seed "$data_seed"
 }
 interventions() {
-  .venv/bin/python -c 'import collections, json, sys
-solved = collections.defaultdict(list)
-for line in open(f"{sys.argv[1]}/episodes.jsonl"):
-    episode = json.loads(line)
-    solved[episode["task"]].append(episode["success"])
-for task, found in solved.items():
-    rate = sum(found) / len(found)
-    print(task, sys.argv[2 if rate < 0.6 else 3 if rate < 1 else 4])' \
-    "$out/modes/$1-$(better "$1")" "$(count 40)" "$(count 20)" "$(count 8)"
+  .venv/bin/python -c 'import json, sys
+for task in json.load(open(sys.argv[1]))["tasks"]:
+    rate = task["rate"]["value"]
+    print(task["task"], sys.argv[2 if rate < 0.6 else 3 if rate < 1 else 4])' \
+    "$out/modes/$1-$(better "$1")/summary.json" "$(count 40)" "$(count 20)" "$(count 8)"
 }
 
 tokenizer() {  # a tokenizer that was cut off goes on from its checkpoint

@@ -220,9 +220,9 @@ def _dtype_and_key(
 ) -> tuple[torch.dtype, str]:
     """Arithmetic and name of the cache: as asked for, or of the cache that is there, or the fastest on this device."""
     best = compute_dtype(precision, device)
-    keys = {dtype: cache_key(dataset, tokenizer, embodiment, dtype) for dtype in (best, torch.bfloat16, torch.float32)}
-    there = [dtype for dtype, key in keys.items() if (out_dir / key).is_dir()]
-    chosen = there[0] if precision == "auto" and there else best
+    possible = dict.fromkeys((best, torch.bfloat16, torch.float32) if precision == "auto" else (best,))
+    keys = {dtype: cache_key(dataset, tokenizer, embodiment, dtype) for dtype in possible}
+    chosen = next((dtype for dtype, key in keys.items() if (out_dir / key).is_dir()), best)
     return chosen, keys[chosen]
 
 
