@@ -23,7 +23,7 @@ demo: setup
 	$(BIN)/wam demo
 
 test: setup lint types
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 lint: setup
 	$(BIN)/ruff check src packages tests recipes scripts

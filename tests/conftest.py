@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
-import torch
+
+# Of this process and those that tests start: on tiny networks more threads only wait for each other.
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import torch  # noqa: E402  reads the number of threads when it is imported
 
 
 @pytest.fixture(autouse=True)

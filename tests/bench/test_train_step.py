@@ -28,7 +28,6 @@ def test_flops_of_the_wide_block() -> None:
 
 
 def test_a_share_of_the_peak() -> None:
-    torch.set_num_threads(1)
     model = tiny_model()
     before = model.transformer.patch_embedding.weight.detach().clone()
     subjects = [optimiser_step("tiny", model, 2, 2, "cpu"), wide_block(8, "cpu", replace(WIDE, dim=96, heads=4))]

@@ -70,7 +70,7 @@ def wam_serve(*options: str, port: int = 0) -> Iterator[Live]:
 
 def start(*options: str, port: int = 0) -> Live:
     command = [sys.executable, "-m", "wam.cli.main", "serve", *options, "--port", str(port), "--json"]
-    environment = {**os.environ, "PYTHONPATH": SOURCES, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": SOURCES}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True, stderr=subprocess.DEVNULL)
     assert process.stdout is not None
     line = process.stdout.readline()

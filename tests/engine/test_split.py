@@ -28,19 +28,12 @@ GUIDED = EngineConfig(Sampler(steps=3, guidance=3.0), guidance_mode="sequential"
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    """Leader and follower share this process: with a pool of threads each they would wait for one another's cores."""
-    torch.set_num_threads(1)
-
-
 @contextmanager
 def partner_in_a_thread(model: torch.nn.Module, joint: bool = True, timeout: float = 10.0) -> Iterator[Partner]:
     """The same code over the same transport, quicker to start."""
     store, ended = HashStore(), []
 
     def follow() -> None:
-        torch.set_num_threads(1)  # counts by thread
         Follower(model, meet(store, FOLLOWER, CPU, timeout), joint=joint).follow()  # type: ignore[arg-type]
         ended.append(True)
 

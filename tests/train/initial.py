@@ -51,7 +51,6 @@ def write_base(root: Path) -> Path:
 
 def train_without_text(config: TrainConfig) -> None:
     """A whole run, in a process of its own."""
-    torch.set_num_threads(1)
     wam.train.build.MiniLMTextEncoder = AnyEncoder  # type: ignore[assignment, misc]
     assert build(config).run()
 

@@ -70,7 +70,6 @@ class NoEncoder:
 
 def quick_build(config: TrainConfig) -> Trainer:
     """`build` without loading a text encoder. Only in processes of their own: it stays without."""
-    torch.set_num_threads(1)
     wam.train.build.MiniLMTextEncoder = NoEncoder  # type: ignore[assignment, misc]
     return wam.train.build.build(config)
 
