@@ -114,6 +114,7 @@ ABLATIONS = {
     "4 steps": Ablation(evaluate="--steps 4"),
     "16 steps": Ablation(evaluate="--steps 16"),
     "4 steps, video left noise": Ablation(evaluate="--steps 4 --video-final 1"),
+    "no noise in the actions": Ablation(evaluate="--temperature 0", why="one step from the mean of the noise"),
     "no memory": Ablation(evaluate="--memory none"),
     "half chunks": Ablation(evaluate="--memory none --execute 4", why="plans anew twice as often"),
 }
@@ -128,9 +129,9 @@ class Config:
     """Names of ablations; all when left out. The base is always among them."""
     seeds: tuple[int, ...] = (0,)
     """Training seeds."""
-    steps: int = 1500
+    steps: int = 750
     """Of training, for each."""
-    models_every: int = 500
+    models_every: int = 250
     """Steps between models that show how success grows, for the base and what is trained beside it."""
     tasks: str = "mt10"
     demonstrations: int = 50

@@ -181,6 +181,23 @@ def test_sampler_recovers_data_from_the_exact_velocity(sampler: Sampler, monkeyp
     assert torch.allclose(out.video, windows.video, atol=1e-4) and torch.allclose(out.action, windows.action, atol=1e-4)
 
 
+def test_temperature_scales_the_noise_of_the_actions_alone() -> None:
+    model = tiny_model()
+    windows, text = tiny_windows(batch=1, chunks=1)
+    context, cache = model.context(text), model.new_cache()
+    model.remember(cache, context, windows.anchor, ANCHOR)
+    start, state = noise(model), windows.state[:, 0]
+
+    def actions(start: Imagined, temperature: float) -> torch.Tensor:
+        sampler = Sampler(steps=1, temperature=temperature)
+        return model.denoise(model.velocity(cache, context), start, state, 0, sampler).action
+
+    for temperature in (0.0, 0.5):
+        scaled = replace(start, action=temperature * start.action)
+        assert torch.equal(actions(start, temperature), actions(scaled, 1.0))
+    assert not torch.allclose(actions(start, 0.0), actions(start, 1.0))
+
+
 @pytest.mark.parametrize("known", ["video", "actions", "prefix"])
 def test_what_is_given_is_told_as_clean_and_stays(known: str) -> None:
     """Inverse dynamics, forward dynamics, real-time chunking: the levels that each token is told, step by step."""

@@ -383,6 +383,7 @@ class WorldActionModel(nn.Module):
         config, c, given = self.config, self.config.transformer, given or Given()
         self._check_known(given, previous)
         prefix, solvers = given.actions, sampler.solvers()
+        noise = replace(noise, action=sampler.temperature * noise.action)
         video_sigma, action_sigma = (solver.sigmas for solver in solvers)
         if given.video is not None:
             video_sigma = torch.zeros_like(video_sigma)

@@ -19,6 +19,8 @@ class Loop:
     """Classifier-free guidance scale; 1 = off."""
     video_final: float = 0.0
     """Noise level at which the video stops: 0 = dream in full, 1 = leave it noise and denoise the actions only."""
+    temperature: float = 1.0
+    """Scale of the noise that actions begin as; 0 leaves none of it in the actions of a single step."""
     memory: Literal["slide", "none"] = "slide"
     """"slide" remembers the last chunks, "none" starts anew from the present frame at every chunk."""
     execute: int | None = None

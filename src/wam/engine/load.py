@@ -37,6 +37,7 @@ def load_policy(
     solver: Literal["euler", "unipc"] = "euler",
     guidance: float = 1.0,
     video_final: float = 0.0,
+    temperature: float = 1.0,
     memory: Literal["slide", "none"] = "slide",
     execute: int | None = None,
     decode_video: bool = False,
@@ -56,7 +57,7 @@ def load_policy(
     quantize(model.transformer, weights)
     tokenizer = NanoTokenizer.from_pretrained(tokenizer_of(folder))
     text_encoder = MiniLMTextEncoder(text_len=model.config.text_len)
-    sampler = Sampler(steps=steps, solver=solver, guidance=guidance, video_final=video_final)
+    sampler = Sampler(steps, solver, guidance, video_final, temperature=temperature)
     config = EngineConfig(
         sampler=sampler,
         memory=memory,

@@ -72,7 +72,7 @@ class WorldModel:
 
     def video(self, sampler: Sampler | None = None) -> Future:
         """Video beside actions that stay noise, as in training on video without actions."""
-        return self._imagine("video", replace(sampler or self._sampler, action_final=1.0))
+        return self._imagine("video", replace(sampler or self._sampler, action_final=1.0, temperature=1.0))
 
     def forward(self, actions: npt.ArrayLike, sampler: Sampler | None = None) -> Future:
         """Video after these actions (N, A), in robot units. Raises ValueError for any other shape."""

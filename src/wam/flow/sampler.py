@@ -20,6 +20,8 @@ class Sampler:
     guidance: 1 = off, else v = v_none + guidance (v_prompt - v_none) on the video; actions follow the prompt alone.
     video_final, action_final: noise level at which each stops; 0 = denoised in full, 1 = stays pure noise.
     shift: moves the levels of both towards noise.
+    temperature: scales the noise that actions begin as. One step answers with a mean, whatever the noise: at 0 none of
+    it is left in the answer. More steps draw a sample, for which they need all of it.
     """
 
     steps: int = 4
@@ -28,6 +30,7 @@ class Sampler:
     video_final: float = 0.0
     action_final: float = 0.0
     shift: float = 1.0
+    temperature: float = 1.0
 
     def solvers(self) -> tuple[Solver, Solver]:
         """Fresh solvers for (video, actions)."""
