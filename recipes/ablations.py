@@ -33,7 +33,7 @@ from wam.train.tokenizer import CHECKPOINT_FILE
 BASE = "base"
 SIZE = "--size.dim 128 --size.heads 2 --batch 16"  # half as wide as nano, so that a training takes minutes
 TRAIN = f"--noise.mode coupled --noise.video-at-noise 0.4 --see-previous --compile {SIZE}"
-EVAL = "--steps 1"
+EVAL = "--steps 1 --max-env-steps 200"  # experts need at most 128 here, and hardly any success comes after that
 PRECISE = "push pick-place peg-insert-side reach"
 
 
@@ -161,7 +161,8 @@ class Config:
     def settings(self) -> dict[str, Any]:
         """What two sessions must have in common for their results to be compared."""
         names = ("steps", "tasks", "demonstrations", "tokenizer_steps", "episodes")
-        return {**{name: getattr(self, name) for name in names}, "train": f"{TRAIN} {self.train_options}".strip()}
+        train = f"{TRAIN} {self.train_options}".strip()
+        return {**{name: getattr(self, name) for name in names}, "train": train, "eval": EVAL}
 
 
 @dataclass(frozen=True)
