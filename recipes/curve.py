@@ -83,7 +83,9 @@ def draw(path: Path, curves: Mapping[str, list[list[tuple[float, float]]]]) -> N
         for place, line in enumerate(line for line in lines if line):
             axis.plot(*zip(*line, strict=True), marker="o", color=colour, label=None if place else name)
     if axis.lines:
-        axis.set(xlabel="minutes of training", ylabel="success on validation episodes (%)", ylim=(0, 100))
+        axis.set(
+            xlabel="minutes of training", ylabel="success on validation episodes (%)", xlim=(0, None), ylim=(0, 100)
+        )
         axis.legend(frameon=False, fontsize=7)
         figure.savefig(path, dpi=150)
     plt.close(figure)
