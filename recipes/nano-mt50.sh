@@ -124,7 +124,8 @@ train_dagger() {  # dagger-*: on from the finished model, half of every batch ol
 }
 
 # Ways to act, on validation episodes: whole chunks with memory, half or a quarter of a chunk from the present frame
-# alone, and whole chunks whose actions begin at zero instead of noise. The one that solves most is tested; the first one of those that solve as many.
+# alone, and whole chunks whose actions begin at zero instead of noise. The one that solves most is tested; the first one
+# of those that solve as many.
 declare -A mode=([memory]="--steps 1" [replan]="--steps 1 --memory none --execute 4"
   [replan2]="--steps 1 --memory none --execute 2" [noiseless]="--steps 1 --temperature 0")
 ways="memory replan replan2 noiseless"

@@ -101,7 +101,7 @@ def _get_ready(
         try:
             ready = [garage.ready(way, episode, seed) for seed, episode in enumerate(episodes)]
             ready[0].prepare()()  # warms up, and compiles
-        except (ValueError, ImportError, RuntimeError, NotImplementedError) as error:
+        except (ValueError, ImportError, RuntimeError) as error:
             failures[way] = str(error).splitlines()[0]
             logger.warning("%s cannot run here: %s", way.weights, failures[way])
             continue

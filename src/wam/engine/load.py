@@ -57,7 +57,7 @@ def load_policy(
     quantize(model.transformer, weights)
     tokenizer = NanoTokenizer.from_pretrained(tokenizer_of(folder))
     text_encoder = MiniLMTextEncoder(text_len=model.config.text_len)
-    sampler = Sampler(steps, solver, guidance, video_final, temperature=temperature)
+    sampler = Sampler(steps=steps, solver=solver, guidance=guidance, video_final=video_final, temperature=temperature)
     config = EngineConfig(
         sampler=sampler,
         memory=memory,
