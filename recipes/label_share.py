@@ -62,6 +62,8 @@ class LabelShare:
     """Further folders of this experiment whose results count too."""
     train_options: str = "--noise.mode coupled --noise.video-at-noise 0.4 --see-previous"
     """More options of `wam train`, for both learners."""
+    eval_options: str = ""
+    """Options of `wam eval`, for both."""
 
     @property
     def folders(self) -> tuple[Path, ...]:
@@ -70,7 +72,8 @@ class LabelShare:
     @property
     def settings(self) -> dict[str, Any]:
         """What two sessions must have in common for their results to be compared."""
-        return {name: getattr(self, name) for name in ("steps", "tasks", "episodes", "train_options")}
+        names = ("steps", "tasks", "episodes", "train_options", "eval_options")
+        return {name: getattr(self, name) for name in names}
 
 
 @dataclass(frozen=True)
@@ -126,7 +129,7 @@ def train(config: LabelShare, run: Run, commands: Commands) -> None:
 def evaluate(config: LabelShare, run: Run, commands: Commands) -> None:
     commands.wam("eval", config.out / "runs" / run.folder / "model", "--tasks", config.tasks, "--episodes",
                  config.episodes, "--workers", 1, "--label", run.folder,
-                 "--out", config.out / "results" / run.folder)  # fmt: skip
+                 "--out", config.out / "results" / run.folder, *config.eval_options.split())  # fmt: skip
 
 
 # ---------------------------------------------------------------- what came of it

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
 
 from tests.engine.robots import looks, tiny_engine
+from tests.models import EMBODIMENT
+from wam.bench import ladder
 from wam.bench.naive import NaiveLoop, Undone
-from wam.bench.rungs import Step, Way, climb, naive, rungs
+from wam.bench.rungs import Rung, Step, Way, climb, naive, rungs
 from wam.engine.engine import Actions, Engine
 from wam.robot.observation import Observation
 
@@ -64,3 +67,42 @@ def test_climbing() -> None:
     assert [step.name for step in on_cuda if step.cumulative and step.cumulative.weights == "bf16"][0] == "bf16"
     one_step = next(step for step in steps if step.name == "one step")
     assert one_step.alone is not None and one_step.alone.undone == naive().undone
+
+
+class Garage:
+    """Ways that take so many seconds of its clock, by their weights."""
+
+    device = "cpu"
+    seconds: Mapping[str, float] = {"float32": 2.0, "int8": 0.5, "int8-dynamic": 21.0, "fp8": 16.0}
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def ready(self, way: Way, episode: object, seed: int) -> Ready:
+        return Ready(self, way)
+
+
+@dataclass
+class Ready:
+    garage: Garage
+    way: Way
+
+    def prepare(self) -> Callable[[], Actions]:
+        return self.decide
+
+    def decide(self) -> Actions:
+        self.garage.now += self.garage.seconds[self.way.weights]
+        return np.zeros((1, EMBODIMENT.action_dim))
+
+
+def test_a_way_that_takes_ten_times_as_long_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    garage, seen = Garage(), list[int]()
+    monkeypatch.setitem(ladder.CLOCKS, "wall", lambda: garage.now)  # type: ignore[arg-type]
+    steps = [Step(None, Way(), Way())]
+    for weights in ("int8", "int8-dynamic", "fp8"):
+        way = Way(weights=weights)  # type: ignore[arg-type]
+        steps.append(Step(Rung(weights, lambda start: start, lossless=False), way, None))
+    rows = ladder.measure(garage, steps, [EPISODE], EMBODIMENT, rounds=2, on_decision=lambda done, _: seen.append(done))  # type: ignore[arg-type]
+    assert [row.speedup_alone for row in rows] == [1.0, 4.0, None, 0.125]
+    assert rows[2].failure == "not timed: a first decision took 10 times as long as the naive loop's"
+    assert seen == list(range(4 + 2 * 3))

@@ -81,7 +81,7 @@ def main(config: Ladder) -> None:
     steps = climb(naive(config.steps, config.guidance), rungs(config.bound, config.device == "cuda", config.flash))
     episodes = _episodes(config, robot)
     with counted("climbing", console) as watch:
-        rows = measure(garage, steps, episodes, robot, rounds=config.rounds, clock=config.clock, on_round=watch)
+        rows = measure(garage, steps, episodes, robot, rounds=config.rounds, clock=config.clock, on_decision=watch)
     if config.episodes:
         rows = _with_successes(config, rows, steps, robot, console)
     origin = Provenance.here()
