@@ -7,7 +7,6 @@ that whatever else the machine does meets all of them, and a speed-up is the med
 from __future__ import annotations
 
 import logging
-import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,16 +21,12 @@ from matplotlib.figure import Figure
 from wam.bench.naive import Looks
 from wam.bench.rungs import Garage, Ready, Step, Way, synchronise
 from wam.data.files import write_atomic
-from wam.engine.engine import Actions
 from wam.robot.embodiment import Embodiment
 
 logger = logging.getLogger(__name__)
 
 Clock = Literal["wall", "cpu"]
 CLOCKS: Mapping[Clock, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
-PATIENCE = 10.0  # times the naive way; some narrow products take this long on processors without instructions for them
-OnDecision = Callable[[int, int], None]
-"""Called with how many decisions have been made, and of how many."""
 
 
 @dataclass(frozen=True)
@@ -78,17 +73,16 @@ def measure(
     *,
     rounds: int = 6,
     clock: Clock = "wall",
-    on_decision: OnDecision = lambda done, total: None,
+    on_decision: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Row]:
     """Time every way of every step. rounds: at least one per episode. clock: "cpu" where others disturb.
 
-    A way that this machine cannot run, or not within PATIENCE times the naive one, is left out, with the reason in
-    `Row.failure`.
+    A way that this machine cannot run is left out, with the reason in `Row.failure`.
     """
     rounds = max(rounds, len(episodes))
     chosen = list(dict.fromkeys(way for step in steps for way in (step.alone, step.cumulative) if way is not None))
     total = (1 + rounds) * len(chosen)
-    ways, failures = _get_ready(garage, chosen, episodes, clock, lambda done: on_decision(done, total))
+    ways, failures = _get_ready(garage, chosen, episodes, lambda done: on_decision(done, total))
     for turn in range(rounds):
         for place, way in enumerate(ways.values()):
             on_decision(len(chosen) + turn * len(ways) + place, len(chosen) + rounds * len(ways))
@@ -99,28 +93,19 @@ def measure(
 
 
 def _get_ready(
-    garage: Garage,
-    chosen: Sequence[Way],
-    episodes: Sequence[Sequence[Looks]],
-    clock: Clock,
-    on_way: Callable[[int], None],
+    garage: Garage, chosen: Sequence[Way], episodes: Sequence[Sequence[Looks]], on_way: Callable[[int], None]
 ) -> tuple[dict[Way, _Measured], dict[Way, str]]:
     """Every way with one decision behind it, which warms up and compiles; and why the others are left out."""
     ways: dict[Way, _Measured] = {}
     failures: dict[Way, str] = {}
-    naive = math.inf  # seconds of the first way
     for place, way in enumerate(chosen):
         on_way(place)
         try:
             ready = [garage.ready(way, episode, seed) for seed, episode in enumerate(episodes)]
-            _, took = _timed(ready[0], garage.device, clock)
+            ready[0].prepare()()
         except (ValueError, ImportError, RuntimeError) as error:
             failures[way] = str(error).splitlines()[0]
             logger.warning("%s cannot run here: %s", way.weights, failures[way])
-            continue
-        naive = took if place == 0 else naive
-        if way.config.compile == "off" and took > PATIENCE * naive:
-            failures[way] = f"not timed: a first decision took {took / naive:.0f} times as long as the naive loop's"
             continue
         ways[way] = _Measured(ready, [], {})
     return ways, failures
@@ -128,18 +113,13 @@ def _get_ready(
 
 def _run(way: _Measured, turn: int, episodes: int, device: str, clock: Clock) -> None:
     number = turn % episodes
-    way.actions[number], seconds = _timed(way.ready[number], device, clock)
-    way.seconds.append(seconds)
-
-
-def _timed(ready: Ready, device: str, clock: Clock) -> tuple[Actions, float]:
-    """A decision, and its seconds."""
-    decide = ready.prepare()
+    decide = way.ready[number].prepare()
     synchronise(device)
     began = CLOCKS[clock]()
     actions = decide()
     synchronise(device)
-    return actions, CLOCKS[clock]() - began
+    way.seconds.append(CLOCKS[clock]() - began)
+    way.actions[number] = actions
 
 
 def _row(step: Step, ways: Mapping[Way, _Measured], failures: Mapping[Way, str], std: np.ndarray) -> Row:
