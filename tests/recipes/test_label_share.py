@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import tyro
 from recipes.label_share import CONTROL, JOINT, LabelShare, Run, plan, points_of
+from recipes.runs import Commands
 from tests.evaluate.test_results import record
 from tests.recipes.test_runs import write_result
 
 from recipes import label_share
+from wam.cli.eval import Eval
 from wam.evaluate.results import EpisodeRecord
+from wam.train.config import TrainConfig
 
 CONFIG = LabelShare(Path("data"), Path("tokenizer"), Path("out"))
 
@@ -22,6 +27,29 @@ def test_three_seeds_at_the_two_smallest_shares_and_a_first_look_at_all() -> Non
     assert {run.share for run in runs[:10]} == {0.05, 0.1, 0.25, 0.5, 1.0}
     assert {(run.share, run.seed) for run in runs[10:]} == {(0.05, 1), (0.1, 1), (0.05, 2), (0.1, 2)}
     assert len({run.folder for run in runs}) == len(runs)
+
+
+class Recorder(Commands):
+    """Keeps the commands instead of running them."""
+
+    def __init__(self) -> None:
+        super().__init__(None)
+        self.words: list[list[str]] = []
+
+    def wam(self, *words: object) -> None:
+        self.words.append([str(word) for word in words])
+
+
+def test_the_commands_are_ones_that_wam_understands() -> None:
+    config, run, commands = replace(CONFIG, eval_options="--max-env-steps 200"), Run(CONTROL, 0.1, 2), Recorder()
+    label_share.train(config, run, commands)
+    label_share.evaluate(config, run, commands)
+    (train, *options), (evaluate, *asked) = commands.words
+    assert (train, evaluate) == ("train", "eval")
+    trained, evaluated = tyro.cli(TrainConfig, args=options), tyro.cli(Eval, args=asked)
+    assert (trained.seed, trained.windows.labelled_share, trained.windows.labelled_part) == (2, 0.1, 1.0)
+    assert (trained.dream, trained.see_previous, trained.noise.mode) == (False, True, "coupled")
+    assert (evaluated.max_env_steps, evaluated.episodes, evaluated.label) == (200, 20, run.folder)
 
 
 def episodes(solved: int) -> list[EpisodeRecord]:
