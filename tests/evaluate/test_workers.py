@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
+
 import pytest
 
 from tests.evaluate.small_workers import Squarer, Unbuildable
-from wam.evaluate.workers import WorkerError, run_jobs
+from wam.evaluate.workers import WorkerError, _serve, run_jobs
 
 
 def describe(job: int) -> str:
@@ -45,6 +47,20 @@ def test_jobs_are_asked_for_as_late_as_possible() -> None:
 def test_trouble_names_the_job(worker: type[Squarer], jobs: list[int], message: str) -> None:
     with pytest.raises(WorkerError, match=message):
         list(run_jobs(worker, jobs, workers=1, describe=describe))
+
+
+@pytest.mark.parametrize("job", [0, 13])
+def test_a_worker_whose_employer_is_gone_leaves_without_a_word(job: int, capfd: pytest.CaptureFixture[str]) -> None:
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    ours.send(job)
+    process = context.Process(target=_serve, args=(Squarer, theirs))
+    process.start()
+    theirs.close()
+    ours.close()
+    process.join(30)
+    assert process.exitcode == 0
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_nothing_to_do_starts_nothing() -> None:

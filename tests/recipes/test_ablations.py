@@ -35,7 +35,9 @@ def test_wam_understands_every_line_and_it_changes_something(name: str) -> None:
     evaluated = [read(Eval, "model", EVAL, one.evaluate) for one in (base, ablation)]
     assert (trained[0] != trained[1]) == bool(ablation.train)
     assert (evaluated[0] != evaluated[1]) == bool(ablation.evaluate)
-    assert trained[1].size.autoregressive or evaluated[1].loop.memory == "none", "nothing else can be asked of such a model"
+    assert trained[1].size.autoregressive or evaluated[1].loop.memory == "none", (
+        "nothing else can be asked of such a model"
+    )
     assert ablation.material in MATERIALS
     changed = ablation.train or ablation.evaluate or ablation.material != BASE
     assert bool(changed) == (name != BASE)

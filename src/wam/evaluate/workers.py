@@ -149,15 +149,20 @@ def _serve(make_worker: Callable[[], Worker[Any, Any]], pipe: Connection) -> Non
         worker = make_worker()
         _use_one_thread()
         while (job := pipe.recv()) is not None:
-            pipe.send(worker.run(job))
+            _tell(pipe, worker.run(job))
     except EOFError:
         pass  # the employer is gone
     except Exception:
-        pipe.send(_Failure(while_loading=worker is None, trace=traceback.format_exc()))
+        _tell(pipe, _Failure(while_loading=worker is None, trace=traceback.format_exc()))
     finally:
         if worker is not None:
             worker.close()
         pipe.close()
+
+
+def _tell(pipe: Connection, answer: object) -> None:
+    with suppress(BrokenPipeError, ConnectionResetError):  # nobody is left to hear it
+        pipe.send(answer)
 
 
 def _use_one_thread() -> None:
