@@ -97,7 +97,9 @@ ABLATIONS = {
     "fine patches": Ablation("--size.patch 2", why="four times the video tokens"),
     "short memory": Ablation("--size.memory 1 --windows.chunks 2"),
     "long memory": Ablation("--size.memory 4 --windows.chunks 5"),
-    "bidirectional": Ablation("--size.no-autoregressive", "--memory none", why="sees no chunk before the present one"),
+    "bidirectional": Ablation(
+        "--size.no-autoregressive --windows.chunks 1", "--memory none", why="sees no chunk before the present one"
+    ),
     "no averaging": Ablation("--optimizer.ema 0"),
     "half the data": Ablation("--windows.labelled-share 0.5 --windows.labelled-part 1"),
     "a tenth of the data": Ablation("--windows.labelled-share 0.1 --windows.labelled-part 1"),
