@@ -132,8 +132,7 @@ class _Member(Generic[Job]):
         if self.busy:
             self.process.terminate()
         else:
-            with suppress(BrokenPipeError, ConnectionResetError):
-                self.pipe.send(None)
+            _tell(self.pipe, None)
         self.process.join(_PATIENCE)
         if self.process.is_alive():
             self.process.kill()
@@ -160,9 +159,9 @@ def _serve(make_worker: Callable[[], Worker[Any, Any]], pipe: Connection) -> Non
         pipe.close()
 
 
-def _tell(pipe: Connection, answer: object) -> None:
+def _tell(pipe: Connection, message: object) -> None:
     with suppress(BrokenPipeError, ConnectionResetError):  # nobody is left to hear it
-        pipe.send(answer)
+        pipe.send(message)
 
 
 def _use_one_thread() -> None:
