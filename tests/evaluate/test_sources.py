@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from pathlib import Path
 
@@ -11,8 +12,9 @@ import pytest
 from tests.evaluate.point_robot import PointEnv
 from wam.cli.eval import Eval
 from wam.evaluate.baselines import rest
-from wam.evaluate.sources import ArmsSource, MetaWorldSource, PolicySource
+from wam.evaluate.sources import ArmsSource, MetaWorldSource, PolicySource, trained_tasks
 from wam.robot.embodiment import METAWORLD_SAWYER, load_embodiment
+from wam.sim.tasks import MT10
 
 TWO_ARMS = load_embodiment("robosuite-two-arms")
 
@@ -43,6 +45,13 @@ def test_an_evaluation_names_its_simulator_only_where_it_is_not_the_default() ->
         Eval(out=Path("unused"), policy="expert", env="robosuite", tasks=("Lift",), look="lights").environments(
             TWO_ARMS
         )
+
+
+def test_learned_tasks_are_named_or_in_groups(tmp_path: Path) -> None:
+    assert trained_tasks(tmp_path) is None
+    for written, tasks in ((["mt10"], MT10), (["libero_object/0", "hammer", "reach"], ("hammer", "reach")), ([], None)):
+        (tmp_path / "training.json").write_text(json.dumps({"tasks": written}), encoding="utf-8")
+        assert trained_tasks(tmp_path) == tasks
 
 
 def test_a_model_of_another_robot_is_refused_by_name() -> None:

@@ -17,7 +17,7 @@ from wam.encoders.nano_tokenizer import NanoTokenizer, NanoTokenizerConfig
 from wam.model.attention import ANCHOR
 from wam.robot.embodiment import EmbodimentError, Moments, Part, Statistics
 from wam.train.build import build
-from wam.train.config import AdaptConfig, NetworkSize, TrainConfig
+from wam.train.config import AdaptConfig, NetworkSize, TrainConfig, WindowConfig
 from wam.train.start import Start, grown, known_robots, settled
 from wam.train.trainer import MODEL
 from wam.world_action_model import WorldActionConfig
@@ -66,6 +66,13 @@ def test_from_nothing_there_is_nothing_to_adapt(root: Path, tmp_path: Path) -> N
         settled(tiny_run(root, tmp_path, tokenizer=None), None)
     with pytest.raises(ValueError, match="--adapt.what lora: there is nothing to adapt; .* --init"):
         settled(tiny_run(root, tmp_path, adapt=AdaptConfig(what="lora")), None)
+
+
+def test_a_bidirectional_model_learns_from_single_chunks(root: Path, tmp_path: Path) -> None:
+    both_ways = NetworkSize(dim=32, heads=2, layers=2, autoregressive=False)
+    with pytest.raises(ValueError, match="--windows.chunks is 3, expected 1: a bidirectional model"):
+        settled(tiny_run(root, tmp_path, size=both_ways), None)
+    settled(tiny_run(root, tmp_path, size=both_ways, windows=WindowConfig(chunks=1)), None)
 
 
 def test_a_shipped_model_can_be_the_start() -> None:

@@ -14,6 +14,7 @@ from tests.train.processes import NoEncoder, tiny_run, write_material
 
 import wam.train.build
 from wam.encoders.nano_tokenizer import NanoTokenizer
+from wam.evaluate.sources import trained_tasks
 from wam.robot.embodiment import Part, load_embodiment
 from wam.train.build import build
 from wam.train.config import OptimizerConfig, WindowConfig
@@ -82,6 +83,8 @@ def test_the_run_leaves_a_log_a_plot_and_a_model(material: Path, tmp_path: Path)
     NanoTokenizer.from_pretrained(out / MODEL / "tokenizer")
     origin = json.loads((out / MODEL / ORIGIN).read_text())
     assert (origin["steps"], origin["windows"], origin["training"]["seed"]) == (STEPS, 4 * STEPS, 0)
+    assert origin["tasks"] == ["thing-v3"]  # as the episodes name it
+    assert trained_tasks(out / MODEL) is None  # none of Meta-World's
 
 
 def test_models_along_the_way_are_those_of_shorter_histories(material: Path, tmp_path: Path) -> None:

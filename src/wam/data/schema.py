@@ -29,6 +29,7 @@ IMAGE_PREFIX = "observation.images."
 STATE = "observation.state"
 ACTION = "action"
 EXECUTED = "executed_action"
+ENV_TASK = "env_task"  # of the table of episodes: the task by its simulator's name, where there was one
 
 EPISODE_COLUMNS = ("episode_index", "tasks", "length", "dataset_from_index", "dataset_to_index")
 """Standard columns of the table of episodes; the other standard ones have a '/' in their name."""

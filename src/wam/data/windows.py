@@ -33,7 +33,7 @@ from wam.data.filters import DatasetFilter, chosen_episodes, kept_spans
 from wam.data.instructions import TASK, read_instructions
 from wam.data.latent_cache import LatentCache
 from wam.data.lerobot_reader import LeRobotDataset
-from wam.data.schema import ACTION, EXECUTED, STATE
+from wam.data.schema import ACTION, ENV_TASK, EXECUTED, STATE
 from wam.data.vectors import columns_of, gathered
 from wam.encoders.video import FRAMES_PER_LATENT
 from wam.robot.embodiment import Embodiment
@@ -253,6 +253,7 @@ class WindowSource:
         self._length = np.array([episode.length for episode in dataset.meta.episodes])
         self._spans = kept_spans(dataset, keep, self._instructions)
         self._offset = np.array([episode.dataset_from_index for episode in dataset.meta.episodes])
+        self._env_task = [episode.extra.get(ENV_TASK) for episode in dataset.meta.episodes]
         self._labelled = np.array([self.selection.is_labelled(i) for i in range(dataset.num_episodes)])
         drawn = [i for i in np.unique(self._spans.episode).tolist() if self.selection.is_drawn(i)]
         self.episodes = np.array(drawn, dtype=np.int64)
@@ -279,6 +280,12 @@ class WindowSource:
         """Those drawn episodes that keep their actions."""
         labelled: np.ndarray = self.episodes[self._labelled[self.episodes]]
         return labelled
+
+    @property
+    def env_tasks(self) -> tuple[str, ...]:
+        """The tasks of those episodes by their simulator's names, as far as they were recorded with one; sorted."""
+        names = {self._env_task[episode] for episode in self.labelled_episodes}
+        return tuple(sorted(name for name in names if isinstance(name, str)))
 
     def labelled_anchors(self) -> np.ndarray:
         """Numbers of the windows of episodes that keep their actions."""

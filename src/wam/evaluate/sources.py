@@ -84,13 +84,16 @@ class ArmsSource:
 
 
 def trained_tasks(checkpoint: Path | str) -> tuple[str, ...] | None:
-    """The Meta-World tasks that a model has learned: "tasks", names or groups, in its training.json; None without."""
+    """The Meta-World tasks that a model has learned: "tasks", names or groups, in its training.json; None without.
+
+    Of the tasks of other simulators, which stand there too, nothing is said.
+    """
     from wam.engine.load import resolve
-    from wam.sim.tasks import expand
+    from wam.sim.tasks import GROUPS, TASKS, expand
 
     path = resolve(checkpoint) / "training.json"
-    groups = json.loads(path.read_text(encoding="utf-8")).get("tasks") if path.exists() else None
-    return None if groups is None else expand(groups)
+    names = json.loads(path.read_text(encoding="utf-8")).get("tasks") or [] if path.exists() else []
+    return expand([name for name in names if name in GROUPS or name in TASKS]) or None
 
 
 def shipped_for(tasks: Sequence[str]) -> str:

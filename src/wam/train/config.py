@@ -23,7 +23,7 @@ class NetworkSize:
     memory: int = 2
     """Clean chunks that stay visible besides the anchor."""
     autoregressive: bool = True
-    """False: the bidirectional ablation; it acts on the present frame alone, so train it with --windows.chunks 1."""
+    """False: the bidirectional ablation; it acts on the present frame alone and is trained with --windows.chunks 1."""
 
 
 @dataclass(frozen=True)

@@ -54,16 +54,30 @@ class Start:
 def settled(config: TrainConfig, start: Start | None) -> TrainConfig:
     """The options with what follows from the initial model filled in.
 
-    Raises ValueError naming an option that contradicts it, or one that is missing without it.
+    Raises ValueError naming an option that contradicts it or another option, or one that is missing without it.
     """
-    if start is None:
-        if config.tokenizer is None:
-            raise ValueError("--tokenizer is missing: give the folder of the video tokenizer, or a model with --init")
-        if config.adapt.what != "full" or config.adapt.robots:
-            raise ValueError(
-                f"--adapt.what {config.adapt.what}: there is nothing to adapt; give the model to start from with --init"
-            )
-        return config
+    found = _without_start(config) if start is None else _as_in(start, config)
+    if not found.size.autoregressive and found.windows.chunks > 1:
+        raise ValueError(
+            f"--windows.chunks is {found.windows.chunks}, expected 1: a bidirectional model (--size.no-autoregressive) "
+            "acts on one chunk after the present frame, and windows of several, which see each other, do not teach that"
+        )
+    return found
+
+
+def _without_start(config: TrainConfig) -> TrainConfig:
+    """The options of a training from random weights."""
+    if config.tokenizer is None:
+        raise ValueError("--tokenizer is missing: give the folder of the video tokenizer, or a model with --init")
+    if config.adapt.what != "full" or config.adapt.robots:
+        raise ValueError(
+            f"--adapt.what {config.adapt.what}: there is nothing to adapt; give the model to start from with --init"
+        )
+    return config
+
+
+def _as_in(start: Start, config: TrainConfig) -> TrainConfig:
+    """The options with the size and the tokenizer of the initial model."""
     size = start.size
     for name, usual in vars(NetworkSize()).items():
         _require_kept(f"size.{name}", getattr(config.size, name), usual, getattr(size, name), start)

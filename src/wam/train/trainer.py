@@ -292,6 +292,7 @@ class Trainer:
             "windows": self.step * per_step,
             "base": self.provenance["base"],
             "data": self.provenance["data"],
+            "tasks": sorted({task for member in self.batches.members for task in member.source.env_tasks}),
             "training": described(self.config),
         }
         write_json(path, origin)
