@@ -1,7 +1,8 @@
-"""Does dreaming help when few episodes carry actions? Success against the share of labelled episodes, for two learners.
+"""Does dreaming help when few episodes carry actions? Success against the share of labelled episodes, by learner.
 
 joint         learns the video of every episode, and the actions of the labelled ones, which fill half of every batch.
-actions only  the same network without video to denoise, on the labelled episodes alone.
+actions only  the same network without video to denoise, on the labelled episodes alone: the control of the others.
+dream first   joint for the first half of its steps, then actions only. Left out unless --learners names it.
 
 Every training takes the same number of steps on one core, whatever else the machine does, and all are evaluated on the
 same initial states. What is finished is not done again: after --minutes the experiment stops with code 75, and goes on
@@ -18,7 +19,7 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib.pyplot as plt
 import tyro
@@ -28,11 +29,19 @@ from wam.evaluate.compare import compare
 from wam.evaluate.results import EpisodeRecord
 from wam.evaluate.statistics import Estimate, mean, wilson
 
-JOINT, CONTROL = "joint", "actions only"
-LEARNERS = {
-    JOINT: ("#4c78a8", ["--windows.labelled-part", "0.5"]),
-    CONTROL: ("#d6723b", ["--no-dream", "--windows.labelled-part", "1"]),
+Learner = Literal["joint", "actions only", "dream first"]
+JOINT: Learner = "joint"
+CONTROL: Learner = "actions only"
+STAGED: Learner = "dream first"
+_JOINTLY = ("--windows.labelled-part", "0.5")
+_ON_ACTIONS = ("--no-dream", "--windows.labelled-part", "1")
+STAGES: dict[Learner, tuple[tuple[str, ...], ...]] = {
+    JOINT: (_JOINTLY,),
+    CONTROL: (_ON_ACTIONS,),
+    STAGED: (_JOINTLY, _ON_ACTIONS),
 }
+"""Options of `wam train` for each stage, which has an equal part of the steps and begins with the weights before it."""
+COLOURS: dict[Learner, str] = {JOINT: "#4c78a8", CONTROL: "#d6723b", STAGED: "#54a24b"}
 
 
 @dataclass(frozen=True)
@@ -49,6 +58,7 @@ class LabelShare:
     """Shares of the episodes that keep their actions; a larger share contains the smaller one."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Training seeds of the two smallest shares; the others have the first alone."""
+    learners: tuple[Learner, ...] = (JOINT, CONTROL)
     steps: int = 5000
     """Of training, for each."""
     tasks: str = "mt10"
@@ -61,9 +71,9 @@ class LabelShare:
     join: tuple[Path, ...] = ()
     """Further folders of this experiment whose results count too."""
     train_options: str = "--noise.mode coupled --noise.video-at-noise 0.4 --see-previous"
-    """More options of `wam train`, for both learners."""
+    """More options of `wam train`, for every learner."""
     eval_options: str = ""
-    """Options of `wam eval`, for both."""
+    """Options of `wam eval`, for every learner."""
 
     @property
     def folders(self) -> tuple[Path, ...]:
@@ -80,7 +90,7 @@ class LabelShare:
 class Run:
     """One training and its evaluation."""
 
-    learner: str
+    learner: Learner
     share: float
     seed: int
 
@@ -90,14 +100,14 @@ class Run:
 
 
 def plan(config: LabelShare) -> list[Run]:
-    """Both learners of a share follow each other; the first seed of every share comes before further seeds."""
+    """The learners of a share follow each other; the first seed of every share comes before further seeds."""
     few = sorted(config.shares)[:2]
     return [
         Run(learner, share, seed)
         for seed in config.seeds
         for share in sorted(config.shares)
         if share in few or seed == config.seeds[0]
-        for learner in LEARNERS
+        for learner in config.learners
     ]
 
 
@@ -117,13 +127,17 @@ def main(config: LabelShare) -> int:
 
 
 def train(config: LabelShare, run: Run, commands: Commands) -> None:
-    folder = config.out / "runs" / run.folder
-    if (folder / "model" / "config.json").exists():
-        return
-    options = [*LEARNERS[run.learner][1], *config.train_options.split()]
-    commands.wam("train", "--data", config.data, "--tokenizer", config.tokenizer, "--embodiment", config.embodiment,
-                 "--out", folder, "--threads", 1, "--steps", config.steps, "--seed", run.seed,
-                 "--windows.labelled-share", run.share, *options)  # fmt: skip
+    """Stage after stage; the last one is the run's own folder."""
+    folder, stages = config.out / "runs" / run.folder, STAGES[run.learner]
+    begin: list[object] = []
+    for number, options in enumerate(stages, start=1):
+        out = folder if number == len(stages) else folder.with_name(f"{folder.name}-stage{number}")
+        if not (out / "model" / "config.json").exists():
+            commands.wam("train", "--data", config.data, "--tokenizer", config.tokenizer, "--embodiment",
+                         config.embodiment, "--out", out, "--threads", 1, "--steps", config.steps // len(stages),
+                         "--seed", run.seed, "--windows.labelled-share", run.share, *options, *begin,
+                         *config.train_options.split())  # fmt: skip
+        begin = ["--init", out / "model"]
 
 
 def evaluate(config: LabelShare, run: Run, commands: Commands) -> None:
@@ -137,30 +151,41 @@ def evaluate(config: LabelShare, run: Run, commands: Commands) -> None:
 
 @dataclass(frozen=True)
 class Point:
-    """One share: successes of both learners over their finished seeds, and the paired difference, joint minus control.
+    """One learner at one share of labelled episodes, over its finished seeds.
 
-    The difference is a mean over the seeds that both have finished; `by_seed` lists it seed by seed. Its interval
-    speaks of other episodes, given these trainings.
+    solved, played: episodes.  by_seed: those solved, training by training.
+    difference: rate minus that of the control, paired, a mean over the seeds that both have finished, None without any.
+    Its interval speaks of other episodes, given these trainings.  differences: seed by seed.
     """
 
     share: float
-    successes: dict[str, tuple[int, int]]
+    learner: Learner
+    solved: int
+    played: int
+    by_seed: tuple[int, ...]
     difference: Estimate | None
-    by_seed: tuple[float, ...]
+    differences: tuple[float, ...]
 
 
 def points_of(results: dict[Run, list[EpisodeRecord]], shares: tuple[float, ...]) -> list[Point]:
+    """For every share and learner with at least one finished run."""
     points = []
     for share in sorted(shares):
-        own = {run: episodes for run, episodes in results.items() if run.share == share}
-        successes = {}
-        for learner in LEARNERS:
-            episodes = [e for run, records in own.items() if run.learner == learner for e in records]
-            successes[learner] = (sum(e.success for e in episodes), len(episodes))
-        pairs = [(own[run], own.get(Run(CONTROL, share, run.seed))) for run in own if run.learner == JOINT]
-        found = [compare(joint, control, JOINT, CONTROL).over_tasks for joint, control in pairs if control is not None]
-        difference = mean(found) if found else None
-        points.append(Point(share, successes, difference, tuple(estimate.value for estimate in found)))
+        for learner in STAGES:
+            own = {run.seed: found for run, found in results.items() if (run.share, run.learner) == (share, learner)}
+            if not own:
+                continue
+            pairs = [(found, results.get(Run(CONTROL, share, seed))) for seed, found in own.items()]
+            paired = [
+                compare(ours, control, learner, CONTROL).over_tasks
+                for ours, control in pairs
+                if control is not None and learner != CONTROL
+            ]
+            solved = tuple(sum(episode.success for episode in found) for found in own.values())
+            played = sum(len(found) for found in own.values())
+            difference = mean(paired) if paired else None
+            differences = tuple(estimate.value for estimate in paired)
+            points.append(Point(share, learner, sum(solved), played, solved, difference, differences))
     return points
 
 
@@ -179,31 +204,31 @@ def report(config: LabelShare, runs: list[Run]) -> None:
 
 def markdown(points: list[Point]) -> str:
     lines = [
-        f"| episodes with actions | {JOINT} | {CONTROL} | paired difference, points | seed by seed |",
-        "|--:|--:|--:|--:|---|",
+        f"| episodes with actions | learner | solved | by training seed | points against {CONTROL} | seed by seed |",
+        "|--:|---|--:|---|---|---|",
     ]
     for point in points:
-        cells = [f"{k}/{n}" if n else "-" for k, n in point.successes.values()]
         difference = "-"
         if point.difference is not None:
             value, low, high = (100 * x for x in dataclasses.astuple(point.difference))
             difference = f"{value:+.1f} [{low:+.1f}, {high:+.1f}]"
             difference += ", not distinguishable" if low <= 0 <= high else ""
-        each = ", ".join(f"{100 * value:+.1f}" for value in point.by_seed)
-        lines.append(f"| {100 * point.share:g} % | {' | '.join(cells)} | {difference} | {each} |")
+        solved = ", ".join(map(str, point.by_seed))
+        each = ", ".join(f"{100 * value:+.1f}" for value in point.differences) or "-"
+        cells = (f"{100 * point.share:g} %", point.learner, f"{point.solved}/{point.played}", solved, difference, each)
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
 def draw(config: LabelShare, points: list[Point]) -> None:
     """Successes over all episodes of all seeds, with Wilson intervals."""
     figure, axis = plt.subplots(figsize=(5.6, 3.8), layout="constrained")
-    for learner, (colour, _) in LEARNERS.items():
-        rates = [(100 * p.share, wilson(*p.successes[learner])) for p in points if p.successes[learner][1]]
-        if not rates:
-            continue
-        x, y = [share for share, _ in rates], [100 * rate.value for _, rate in rates]
-        bars = [[100 * (r.value - r.low) for _, r in rates], [100 * (r.high - r.value) for _, r in rates]]
-        axis.errorbar(x, y, yerr=bars, color=colour, marker="o", capsize=3, label=learner)
+    for learner in dict.fromkeys(point.learner for point in points):
+        own = [point for point in points if point.learner == learner]
+        x, rates = [100 * point.share for point in own], [wilson(point.solved, point.played) for point in own]
+        y = [100 * rate.value for rate in rates]
+        bars = [[100 * (r.value - r.low) for r in rates], [100 * (r.high - r.value) for r in rates]]
+        axis.errorbar(x, y, yerr=bars, color=COLOURS[learner], marker="o", capsize=3, label=learner)
     axis.set_xscale("log")
     axis.set_xticks([100 * share for share in config.shares], [f"{100 * share:g}" for share in config.shares])
     axis.minorticks_off()

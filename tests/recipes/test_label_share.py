@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import tyro
-from recipes.label_share import CONTROL, JOINT, LabelShare, Run, plan, points_of
+from recipes.label_share import CONTROL, JOINT, STAGED, LabelShare, Run, plan, points_of
 from recipes.runs import Commands
 from tests.evaluate.test_results import record
 from tests.recipes.test_runs import write_result
@@ -52,6 +52,22 @@ def test_the_commands_are_ones_that_wam_understands() -> None:
     assert (evaluated.max_env_steps, evaluated.episodes, evaluated.label) == (200, 20, run.folder)
 
 
+def test_who_dreams_first_goes_on_with_those_weights_for_the_other_half(tmp_path: Path) -> None:
+    config, commands = replace(CONFIG, out=tmp_path, steps=600, learners=(CONTROL, STAGED)), Recorder()
+    run = next(run for run in plan(config) if run.learner == STAGED)
+    label_share.train(config, run, commands)
+    dream, act = (tyro.cli(TrainConfig, args=words[1:]) for words in commands.words)
+    assert (dream.steps, dream.dream, dream.init) == (300, True, None)
+    assert (act.steps, act.dream, act.init) == (300, False, dream.out / "model")
+    assert (dream.windows.labelled_share, dream.windows.labelled_part) == (act.windows.labelled_share, 0.5)
+    assert (act.out, dream.out.parent) == (tmp_path / "runs" / run.folder, tmp_path / "runs")
+    (dream.out / "model").mkdir(parents=True)
+    (dream.out / "model" / "config.json").touch()
+    again = Recorder()
+    label_share.train(config, run, again)
+    assert again.words == commands.words[1:]
+
+
 def episodes(solved: int) -> list[EpisodeRecord]:
     return [record("reach", seed, seed < solved, "c0ffee") for seed in range(20)]
 
@@ -62,14 +78,17 @@ def test_a_point_pairs_the_learners_of_one_seed() -> None:
         Run(CONTROL, 0.05, 0): episodes(10),
         Run(JOINT, 0.05, 1): episodes(12),
         Run(CONTROL, 0.05, 1): episodes(13),
+        Run(STAGED, 0.05, 1): episodes(16),
         Run(JOINT, 0.1, 0): episodes(20),
     }
-    first, second = points_of(results, (0.1, 0.05))
-    assert first.successes == {JOINT: (27, 40), CONTROL: (23, 40)}
-    assert first.by_seed == pytest.approx((0.25, -0.05))
-    assert first.difference is not None
-    assert first.difference.value == pytest.approx(0.1)
-    assert (second.difference, second.successes[CONTROL]) == (None, (0, 0))
+    joint, control, staged, alone = points_of(results, (0.1, 0.05))
+    assert (joint.solved, joint.played, joint.by_seed) == (27, 40, (15, 12))
+    assert joint.differences == pytest.approx((0.25, -0.05))
+    assert joint.difference is not None
+    assert joint.difference.value == pytest.approx(0.1)
+    assert (control.learner, control.by_seed, control.difference) == (CONTROL, (10, 13), None)
+    assert staged.differences == pytest.approx((0.15,))
+    assert (alone.share, alone.learner, alone.by_seed, alone.difference) == (0.1, JOINT, (20,), None)
 
 
 def test_joined_results_are_not_made_again(tmp_path: Path) -> None:
@@ -83,5 +102,5 @@ def test_joined_results_are_not_made_again(tmp_path: Path) -> None:
         label_share.main(config)
     (there / "settings.json").write_text((tmp_path / "here" / "settings.json").read_text())
     assert label_share.main(config) == 0
-    assert "| 10 % | 3/10 | 7/10 | -40.0 [" in (tmp_path / "here" / "table.md").read_text()
+    assert "| 10 % | joint | 3/10 | 3 | -40.0 [" in (tmp_path / "here" / "table.md").read_text()
     assert (tmp_path / "here" / "curve.png").stat().st_size > 1000
