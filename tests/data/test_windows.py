@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.data.synthetic import EMBODIMENT, SPEC, episode_data, length_of, read_latent, write_dataset
 from wam.data.errors import DatasetError, StaleCacheError
@@ -187,6 +189,21 @@ def test_selection_is_a_stable_share_of_episodes() -> None:
     assert few != {e for e in range(5000) if EpisodeSelection(labelled_share=0.2, seed=1).is_labelled(e)}
     share_of_both = len(few & held_out) / len(held_out)
     assert 0.1 < share_of_both < 0.3  # labels and split are independent
+
+
+@given(share=st.floats(0.001, 0.5), seed=st.integers(0, 99), episodes=st.sets(st.integers(0, 999), min_size=2))
+def test_of_few_episodes_one_is_held_out(share: float, seed: int, episodes: set[int]) -> None:
+    plain = EpisodeSelection("validation", validation_share=share, seed=seed)
+    validation = plain.holding_out_one(sorted(episodes))
+    usual, held_out = ({e for e in episodes if selection.is_drawn(e)} for selection in (plain, validation))
+    assert held_out == usual if usual else len(held_out) == 1
+    assert {e for e in episodes if replace(validation, split="train").is_drawn(e)} == episodes - held_out
+
+
+def test_nothing_is_held_out_of_one_episode_or_where_nothing_shall_be() -> None:
+    for share, episodes in ((0.001, [3]), (0.0, [1, 2, 3])):
+        selection = EpisodeSelection(validation_share=share)
+        assert selection.holding_out_one(episodes) is selection
 
 
 def test_unlabelled_episodes_hide_their_actions(dataset: LeRobotDataset, cache: LatentCache) -> None:

@@ -10,9 +10,11 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
+from tests.data.synthetic import write_dataset
 from tests.train.processes import NoEncoder, tiny_run, write_material
 
 import wam.train.build
+from wam.data.errors import DatasetError
 from wam.encoders.nano_tokenizer import NanoTokenizer
 from wam.evaluate.sources import trained_tasks
 from wam.robot.embodiment import Part, load_embodiment
@@ -110,6 +112,20 @@ def test_video_only_episodes_train_the_video_and_the_control_leaves_them_out(mat
     assert list(labelled.episodes) == list(everything.labelled_episodes)
     assert joint.train_step().video > 0
     assert control.train_step().video == 0
+
+
+def test_few_episodes_are_validated_on_one_of_them_or_on_none(material: Path, tmp_path: Path) -> None:
+    """None of eight is within this share, so one is taken; a share of zero keeps them all and measures none."""
+    for share, trained_on, checks in ((0.01, 7, 1), (0.0, 8, 0)):
+        trainer = build(tiny_run(material, tmp_path / str(share), windows=WindowConfig(validation_share=share)))
+        assert len(trainer.batches.members[0].source.episodes) == trained_on
+        trainer.run()
+        log = [json.loads(line) for line in (tmp_path / str(share) / LOG).read_text().splitlines()]
+        assert len([line for line in log if "validation" in line]) == checks
+        plot_losses(tmp_path / str(share) / LOG, tmp_path / "loss.png")
+    write_dataset(tmp_path / "one", 1, length=60)
+    with pytest.raises(DatasetError, match="0 of 1 episodes selected .*--windows.validation-share 0 trains without"):
+        build(tiny_run(material, tmp_path / "out", data=tmp_path / "one"))
 
 
 def test_two_robots_and_video_without_actions_train_together(material: Path, tmp_path: Path) -> None:

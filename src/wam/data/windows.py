@@ -20,6 +20,7 @@ what its chunk can teach: the actions after it answer a push that nobody could f
 """
 
 import hashlib
+import math
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, fields, replace
 from typing import Literal
@@ -97,7 +98,7 @@ class EpisodeSelection:
 
     Args:
         split: `train`, `validation` (held out), or `all`.
-        validation_share: share of episodes held out.
+        validation_share: share of episodes held out; of a data set at least one, unless the share is zero.
         labelled_share: share of episodes that keep their actions; the others are video only. Growing the share adds
             episodes and never drops one.
         drop_unlabelled: do not draw video-only episodes at all (baseline without video data).
@@ -114,6 +115,16 @@ class EpisodeSelection:
         for name in ("validation_share", "labelled_share"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ValueError(f"EpisodeSelection: {name} is {getattr(self, name)}, expected 0 to 1")
+
+    def holding_out_one(self, episodes: Sequence[int]) -> "EpisodeSelection":
+        """The same with a share that holds out at least one of these: few may all be on the other side of it.
+
+        As it is where nothing is to be held out, or nothing would be left.
+        """
+        if self.validation_share == 0.0 or len(episodes) < 2:
+            return self
+        first = min(_fraction("split", self.seed, episode) for episode in episodes)
+        return replace(self, validation_share=max(self.validation_share, math.nextafter(first, 1.0)))
 
     def is_labelled(self, episode: int) -> bool:
         """Whether the actions of this episode may be used."""
@@ -239,7 +250,6 @@ class WindowSource:
     ) -> None:
         _check_cache(dataset, cache, spec)
         self.spec = spec
-        self.selection = selection or EpisodeSelection()
         self.cache = cache
         keep = keep or DatasetFilter()
         asked = chosen_episodes(dataset, keep)
@@ -252,10 +262,12 @@ class WindowSource:
         self._astray = _rows_led_astray(dataset, spec.stray, chosen)
         self._length = np.array([episode.length for episode in dataset.meta.episodes])
         self._spans = kept_spans(dataset, keep, self._instructions)
+        whose = np.unique(self._spans.episode).tolist()
+        self.selection = (selection or EpisodeSelection()).holding_out_one(whose)
         self._offset = np.array([episode.dataset_from_index for episode in dataset.meta.episodes])
         self._env_task = [episode.extra.get(ENV_TASK) for episode in dataset.meta.episodes]
         self._labelled = np.array([self.selection.is_labelled(i) for i in range(dataset.num_episodes)])
-        drawn = [i for i in np.unique(self._spans.episode).tolist() if self.selection.is_drawn(i)]
+        drawn = [i for i in whose if self.selection.is_drawn(i)]
         self.episodes = np.array(drawn, dtype=np.int64)
         self._end = self._end_of_span()
         self._anchors = self._all_anchors()

@@ -67,7 +67,7 @@ def build(
         shutil.copytree(own_tokenizer, folder / TOKENIZER, dirs_exist_ok=True, ignore=_only_the_model)
         finished.save_pretrained(folder)
 
-    dreamer = Dreamer(validation, prompts, tokenizer, config.validation)
+    dreamer = Dreamer(validation, prompts, tokenizer, config.validation) if validation else None
     return Trainer(config, model, training, validation, prompts, save_model, processes, dreamer)
 
 

@@ -40,7 +40,7 @@ class WindowConfig:
     """Part of every batch that is drawn from the episodes that keep their actions; None: as often as they come, 1: the
     video-only episodes are left out."""
     validation_share: float = 0.03
-    """Share of the episodes held out for validation."""
+    """Share of the episodes held out for validation, one of each data set at least; 0: no validation."""
 
 
 @dataclass(frozen=True)

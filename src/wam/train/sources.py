@@ -23,6 +23,7 @@ from typing import Any, get_args
 
 import yaml
 
+from wam.data.errors import DatasetError
 from wam.data.filters import DatasetFilter
 from wam.data.instructions import TASK
 from wam.data.latent_cache import LatentCache, encode_dataset
@@ -134,16 +135,24 @@ def members_of(
 
 
 def held_out(config: TrainConfig, opened: list[Opened], training: list[Member]) -> list[Member]:
-    """The same members on the validation episodes, all with the same weight."""
-    return [
-        replace(
-            member,
-            source=window_source(config, one.entry, one.dataset, one.cache, one.embodiment, "validation"),
-            weight=1.0,
-            labelled_part=None,
-        )
-        for one, member in zip(opened, training, strict=True)
-    ]
+    """The same members on the validation episodes, all with the same weight; none where nothing is to be held out.
+
+    Raises DatasetError naming a data set that has nothing to hold out.
+    """
+    if config.windows.validation_share == 0.0:
+        return []
+    try:
+        return [
+            replace(
+                member,
+                source=window_source(config, one.entry, one.dataset, one.cache, one.embodiment, "validation"),
+                weight=1.0,
+                labelled_part=None,
+            )
+            for one, member in zip(opened, training, strict=True)
+        ]
+    except DatasetError as error:
+        raise DatasetError(f"{error}; --windows.validation-share 0 trains without validation") from error
 
 
 def window_source(

@@ -74,7 +74,7 @@ class Trainer:
         processes: Processes | None = None,
         dreamer: Callable[[WorldActionModel], Sample | None] | None = None,
     ) -> None:
-        """training, validation: data sets, the same ones in the same order.
+        """training, validation: data sets, the same ones in the same order; no validation where there is none.
 
         prompts: (n, Lt, text_dim) features by `text_id`.  save_model: writes the finished model folder.
         processes: those that train together; those that a launcher started, by default.
@@ -87,7 +87,7 @@ class Trainer:
         self.processes = both = processes or Processes(config.precision)
         self.batches = Mixture(training, config.batch * config.optimizer.accumulate, config.seed, both.rank, both.world)
         self.ahead = Ahead(self.batches)
-        self.validation = Mixture(validation, len(validation))
+        self.validation = Mixture(validation, len(validation)) if validation else None
         self.provenance = provenance(config, model, training)
         self.form = hollow(model)
         model.transformer.checkpointing = config.activation_checkpointing
@@ -228,6 +228,8 @@ class Trainer:
         return {"embodiments": found}
 
     def _validate(self) -> None:
+        if self.validation is None:
+            return
         model = averaged_model(self.learned, self.form, keep=self.processes.main)
         if model is None:
             return
