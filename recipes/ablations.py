@@ -27,7 +27,6 @@ from wam.evaluate.compare import compare
 from wam.evaluate.results import EpisodeRecord
 from wam.evaluate.statistics import Estimate, mean, wilson
 from wam.robot.embodiment import load_embodiment
-from wam.sim.tasks import expand
 from wam.train.tokenizer import CHECKPOINT_FILE
 
 BASE = "base"
@@ -255,11 +254,10 @@ class Experiment:
             self.wam("collect", "--out", self.data(name), "--tasks", config.tasks, *common, "--workers", config.workers,
                      "--episodes-per-task", config.demonstrations, *material.collect.split())  # fmt: skip
         if material.tokenizer is None and not (self.tokenizer(name) / "report.json").exists():
-            held_out = min(24, -(-config.demonstrations * len(expand([config.tasks])) // 5))
             resume = ["--resume"] if (self.tokenizer(name) / CHECKPOINT_FILE).exists() else []
             self.wam("train-tokenizer", "--data", self.data(name), "--out", self.tokenizer(name), *common,
                      "--minutes", None, "--steps", config.tokenizer_steps, "--threads", 1,
-                     "--validation-episodes", held_out, *resume)  # fmt: skip
+                     *resume)  # fmt: skip
         self.wam("data", "encode", self.data(name), "--tokenizer", self.tokenizer(name), *common,
                  "--device", config.device)  # fmt: skip
         (folder / "ready").touch()

@@ -31,9 +31,11 @@ step collect "$wam" collect --out "$out/data" --tasks mt10 --episodes-per-task "
   button-press-topdown "$few" window-open "$few" --workers 2 --seed 0
 
 # The video tokenizer starts from the principal components of the pictures and then learns.
+resume=()
+[ -f "$out/tokenizer/checkpoint.safetensors" ] && resume=(--resume)
 [ -f "$out/tokenizer/report.json" ] ||
   step train-tokenizer "$wam" train-tokenizer --data "$out/data" --out "$out/tokenizer" --minutes "$(minutes 30)" \
-    --batch 8 --threads 1
+    --batch 8 --threads 1 "${resume[@]}"
 step encode "$wam" data encode "$out/data" --tokenizer "$out/tokenizer" --embodiment metaworld-sawyer
 
 # The joint model, and its control: the same network without video tokens to denoise, for the same time, on the other core.

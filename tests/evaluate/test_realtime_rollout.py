@@ -33,6 +33,14 @@ def play(how: RealTime, policy: PointPolicy, task: str = "far", seed: int = 5, *
     return how(PointEnv(task), policy, seed, embodiment=POINT, **more)  # type: ignore[arg-type]
 
 
+def test_a_robot_rests_in_its_own_units() -> None:
+    """Two numbers for the point, whose first chunk arrives late; the Sawyer's four would be refused."""
+    for delay in (0.0, 0.5):
+        own = play(RealTime(delay=delay), PointPolicy(), "far")
+        told = play(RealTime(delay=delay, rest=Rest((0.0, 0.0))), PointPolicy(), "far")
+        np.testing.assert_array_equal(own.actions, told.actions)
+
+
 @dataclass
 class Told(PointPolicy):
     """Is told what is being executed, and begins with it."""

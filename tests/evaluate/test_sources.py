@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,9 @@ import pytest
 
 from tests.evaluate.point_robot import PointEnv
 from wam.cli.eval import Eval
-from wam.evaluate.baselines import rest
+from wam.evaluate.baselines import standing
 from wam.evaluate.sources import ArmsSource, MetaWorldSource, PolicySource, trained_tasks
+from wam.realtime import Rest
 from wam.robot.embodiment import METAWORLD_SAWYER, load_embodiment
 from wam.sim.tasks import MT10
 
@@ -20,12 +22,25 @@ TWO_ARMS = load_embodiment("robosuite-two-arms")
 
 
 def test_the_floor_of_a_robot_opens_its_grippers_and_does_not_move() -> None:
-    assert rest(TWO_ARMS) == (0.0,) * 6 + (-1.0,) + (0.0,) * 6 + (-1.0,)
+    assert standing(TWO_ARMS) == Rest((0.0,) * 6 + (-1.0,) + (0.0,) * 6 + (-1.0,), keep=(6, 13))
     source = pickle.loads(pickle.dumps(PolicySource("constant-hold", robot=TWO_ARMS)))  # as it reaches a worker process
     hold = source()(PointEnv()).act([])
-    np.testing.assert_array_equal(hold.actions[0], np.array(rest(TWO_ARMS), dtype=np.float32))
+    np.testing.assert_array_equal(hold.actions[0], np.array(standing(TWO_ARMS).action, dtype=np.float32))
     sawyer = pickle.loads(pickle.dumps(PolicySource("constant-hold")))
     assert sawyer()(PointEnv()).act([]).actions[0].tolist() == [0.0, 0.0, 0.0, -1.0]
+
+
+@pytest.mark.parametrize("relative", [True, False])
+def test_a_robot_that_is_told_positions_stands_still_where_it_is(relative: bool) -> None:
+    robot = load_embodiment("metaworld-positions")
+    hand, effort = robot.action
+    robot = replace(robot, action=(replace(hand, relative=relative), effort))
+    state = np.array([0.1, 0.6, 0.2, 0.9], dtype=np.float32)
+    still = standing(robot, state)
+    assert still.action == pytest.approx((0.1, 0.6, 0.2, -1.0))
+    assert still.keep == (0, 1, 2, 3)
+    with pytest.raises(ValueError, match="'metaworld-positions': action 'hand' is a position.*no state is known"):
+        standing(robot)
 
 
 def test_an_evaluation_names_its_simulator_only_where_it_is_not_the_default() -> None:

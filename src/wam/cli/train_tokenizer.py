@@ -57,7 +57,7 @@ class TrainTokenizer:
     max_episodes: int | None = None
     """Use only so many episodes, evenly spaced; all when left out."""
     validation_episodes: int = 24
-    """Episodes held out for the PSNR and the montage."""
+    """Episodes held out for the PSNR and the montage; of few episodes a fifth."""
     threads: int = 2
     """CPU threads; 1 on a machine that others use."""
     resume: bool = False

@@ -13,8 +13,12 @@ import numpy.typing as npt
 
 from wam.engine.policy import ActionChunk
 from wam.evaluate.rollout import Environment
-from wam.robot.embodiment import METAWORLD_SAWYER, Embodiment
+from wam.realtime import Rest
+from wam.robot.embodiment import METAWORLD_SAWYER, Embodiment, Part
 from wam.robot.observation import Observation
+from wam.sim.positions import TARGET
+
+OPEN_AND_CLOSED = (-1.0, 1.0)  # Meta-World's effort of the gripper
 
 
 class ExpertEnvironment(Environment, Protocol):
@@ -52,9 +56,39 @@ class ConstantHold:
         return ActionChunk(actions=self._actions.copy())
 
 
-def rest(embodiment: Embodiment) -> tuple[float, ...]:
-    """The action (A,) of an arm that is moved by differences: no motion, and grippers open."""
-    return tuple(part.gripper[0] if part.gripper else 0.0 for part in embodiment.action for _ in part.dims)
+def standing(embodiment: Embodiment, state: npt.NDArray[np.float32] | None = None) -> Rest:
+    """How a robot stands still: no motion, positions where they are at present, grippers open at first, then kept.
+
+    Positions are actions relative to a part of the state, and Meta-World's targets. state: (S,), the present one.
+    Raises ValueError naming an action that is a position, when the state is unknown or has no part of that name.
+    """
+    action: list[float] = []
+    keep: list[int] = []
+    for part in embodiment.action:
+        places = range(len(action), len(action) + len(part.dims))
+        if part.relative or part.dims == TARGET[:3]:
+            action += _present(embodiment, part, state)
+            keep += places
+            continue
+        for place, dim in zip(places, part.dims, strict=True):
+            gripper = part.gripper or (OPEN_AND_CLOSED if dim == TARGET[3] else None)
+            action.append(gripper[0] if gripper else 0.0)
+            keep += [place] if gripper else []
+    return Rest(tuple(action), tuple(keep))
+
+
+def _present(embodiment: Embodiment, part: Part, state: npt.NDArray[np.float32] | None) -> list[float]:
+    """The part of the state that this action leads."""
+    start = 0
+    for known in embodiment.state:
+        if state is not None and (known.name, len(known.dims)) == (part.name, len(part.dims)):
+            present: list[float] = state[start : start + len(known.dims)].tolist()
+            return present
+        start += len(known.dims)
+    found = "no state is known" if state is None else f"the state has no part {part.name!r} of {len(part.dims)} numbers"
+    raise ValueError(
+        f"embodiment {embodiment.name!r}: action {part.name!r} is a position to hold still at, but {found}"
+    )
 
 
 class Expert:

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wam.engine.policy import ActionChunk, Policy
+from wam.evaluate.baselines import standing
 from wam.evaluate.rollout import Environment, EpisodeResult, RunningEpisode, imagined, noise_seed
 from wam.realtime import (
     Executor,
@@ -35,8 +36,6 @@ from wam.realtime import (
 from wam.robot.embodiment import METAWORLD_SAWYER, Embodiment
 from wam.robot.observation import Observation
 
-METAWORLD_REST = Rest((0.0, 0.0, 0.0, -1.0), keep=(3,))  # no motion; the gripper is open, then stays as it is
-
 
 @dataclass(frozen=True)
 class RealTime:
@@ -48,7 +47,7 @@ class RealTime:
     (`NoiseConfig.prefix_share`); others are not used to clean actions.
     blend: control steps over which a new chunk fades in.  smooth: filter every chunk as the paper does.
     coast: what is left of the last motion at a tick without a plan (`wam.realtime.Timing`).
-    rest: how the robot stands still.
+    rest: how the robot stands still; None: as `wam.evaluate.baselines.standing` says of its embodiment.
     """
 
     delay: float | None = None
@@ -57,7 +56,7 @@ class RealTime:
     blend: int = 0
     smooth: bool = False
     coast: float = 0.0
-    rest: Rest = METAWORLD_REST
+    rest: Rest | None = None
 
     def __post_init__(self) -> None:
         if self.delay is not None and self.delay < 0:
@@ -83,8 +82,9 @@ class RealTime:
         clock = VirtualClock()
         worker = SimulatedWorker(phases, clock, partial(self._ticks, episode, embodiment))
         timing = Timing(every=phases.every, coast=self.coast, first_delay=self._expected(embodiment))
-        executor = Executor(worker, self.rest, timing, self._join(embodiment))
         first = episode.start(seed)
+        rest = self.rest or standing(embodiment, first.state)
+        executor = Executor(worker, rest, timing, self._join(rest))
         phases.reset(noise_seed(env.task, seed))
         robot = _Robot(episode, executor, first, math.gcd(phases.every, policy.video_stride))
         run(robot, executor, clock, period=1.0, ticks=episode.limit)
@@ -114,8 +114,8 @@ class RealTime:
         """Ticks of delay before anything was measured."""
         return 0 if self.delay is None else math.ceil(self.delay * embodiment.actions_per_chunk)
 
-    def _join(self, embodiment: Embodiment) -> Join:
-        return SmoothJoin(self.blend, SavitzkyGolay() if self.smooth else None, self.rest.keep)
+    def _join(self, rest: Rest) -> Join:
+        return SmoothJoin(self.blend, SavitzkyGolay() if self.smooth else None, rest.keep)
 
 
 @dataclass

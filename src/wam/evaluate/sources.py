@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from wam.engine.policy import Policy
-from wam.evaluate.baselines import ConstantHold, Expert, ExpertEnvironment, rest
+from wam.evaluate.baselines import ConstantHold, Expert, ExpertEnvironment, standing
 from wam.evaluate.rollout import Environment
 from wam.robot.embodiment import METAWORLD_SAWYER, Embodiment
 from wam.robot.observation import Observation
@@ -141,7 +141,7 @@ class PolicySource:
 
     def __call__(self) -> PolicyFor:
         if self.kind == "constant-hold":
-            hold = ConstantHold() if self.robot == METAWORLD_SAWYER else ConstantHold(self.robot, rest(self.robot))
+            hold = ConstantHold(self.robot, standing(self.robot).action)
             return lambda env: hold
         if self.kind == "expert":
             return lambda env: Expert(cast(ExpertEnvironment, env))

@@ -77,14 +77,15 @@ def load_frames(
     episodes: Sequence[int],
     on_episode: Callable[[int], None] | None = None,
 ) -> FrameStore:
-    """Decode and compose the frames of `episodes`. Episode i starts at row i mod video_stride.
+    """Decode and compose the frames of `episodes`. Episode i starts at row i mod video_stride, shorter ones within.
 
     `on_episode(count)` is called after each episode. Memory: 3 H W bytes per frame.
     """
     loaded = []
     for count, index in enumerate(episodes, start=1):
-        rows = np.arange(index % embodiment.video_stride, dataset.episode(index).length, embodiment.video_stride)
-        views = {camera: dataset.frames(index, camera, rows) for camera in embodiment.cameras}
+        stride, length = embodiment.video_stride, dataset.episode(index).length
+        rows = np.arange(index % min(stride, length), length, stride)
+        views = {camera: dataset.frames(index, embodiment.camera_key(camera), rows) for camera in embodiment.cameras}
         pictures = [compose({name: view[t] for name, view in views.items()}, embodiment) for t in range(len(rows))]
         loaded.append(np.stack(pictures))
         if on_episode is not None:
@@ -95,12 +96,12 @@ def load_frames(
 def split_episodes(count: int, validation: int) -> tuple[list[int], list[int]]:
     """Training and validation episodes out of `count`: `validation` of them, evenly spaced, are held out.
 
-    Raises ValueError when fewer than one training episode would be left.
+    No more than a fifth, but one. Raises ValueError for less than two episodes, or none to be held out.
     """
-    if not 0 < validation < count:
-        raise ValueError(
-            f"{validation} validation episodes of {count}: at least one must be left for each of both sides"
-        )
-    held_out = {round((i + 0.5) * count / validation) for i in range(validation)}
-    held_out = {min(index, count - 1) for index in held_out}
+    if validation < 1:
+        raise ValueError(f"--validation-episodes is {validation}, expected 1 or more")
+    if count < 2:
+        raise ValueError(f"found {count} episode, expected two or more: one is held out to measure on")
+    validation = min(validation, max(1, count // 5))
+    held_out = {min(round((i + 0.5) * count / validation), count - 1) for i in range(validation)}
     return [i for i in range(count) if i not in held_out], sorted(held_out)
