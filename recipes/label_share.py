@@ -117,11 +117,15 @@ def main(config: LabelShare) -> int:
     same_settings(config.out, config.settings, config.join)
     todo = [run for run in runs if finished(config.folders, run.folder) is None]
 
+    def encode(data: Path) -> None:  # once, before trainings that go on side by side
+        commands.wam("data", "encode", data, "--tokenizer", config.tokenizer, "--embodiment", config.embodiment)
+
     def train_and_evaluate(run: Run) -> None:
         train(config, run, commands)
         evaluate(config, run, commands)
 
-    complete = side_by_side(train_and_evaluate, todo, config.workers)
+    complete = side_by_side(encode, [config.data] if todo else [], 1)
+    complete = complete and side_by_side(train_and_evaluate, todo, config.workers)
     report(config, runs)
     return 0 if complete else AGAIN
 

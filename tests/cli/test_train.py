@@ -44,8 +44,10 @@ def test_resume_needs_the_folder_alone(stopped: TrainConfig, capsys: pytest.Capt
     assert json.loads(capsys.readouterr().out)["steps"] == stopped.steps
     origin = json.loads((stopped.out / MODEL / ORIGIN).read_text())
     assert origin["training"]["size"]["dim"] == stopped.size.dim
-    main(["train", "--resume", str(stopped.out)])
-    assert "already finished; give another --out" in capsys.readouterr().err
+    main(["train", "--resume", str(stopped.out), "--json"])
+    said = capsys.readouterr()
+    assert "already finished; give another --out" in said.err
+    assert json.loads(said.out)["steps"] == stopped.steps
 
 
 def test_what_is_given_beside_resume_changes_the_run(stopped: TrainConfig, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Several wordings of an instruction: those that say something are drawn, seeded; where any changes, windows end."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -145,3 +146,19 @@ def test_text_is_read_by_episode(dataset: LeRobotDataset, droid: LeRobotDataset,
     assert [texts[number] for number in numbers] == ["open the drawer"] * length_of(1)
     with pytest.raises(MissingColumnError, match=r"column 'action' holds .*, expected text"):
         dataset.texts(1, "action")
+
+
+def test_tasks_of_one_sentence_are_one(dataset: LeRobotDataset, tmp_path: Path) -> None:
+    """A table of tasks that was merged badly: rows of both numbers say the same, and the others keep their sentence."""
+    root = write_v2(tmp_path / "set", dataset)
+    table = root / "meta/tasks.jsonl"
+    lines = [json.loads(line) for line in table.read_text().splitlines()]
+    assert len(lines) == 3
+    last = dataset.meta.tasks[2]
+    lines[1]["task"] = lines[0]["task"]
+    table.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    merged = LeRobotDataset(root)
+    found, before = (read_instructions(data, EVERY) for data in (merged, dataset))
+    assert found.sentences == (lines[0]["task"], last)
+    expected = np.array([0, 0, 1])[before.number[:, 0]]
+    np.testing.assert_array_equal(found.number[:, 0], expected)

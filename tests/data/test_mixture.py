@@ -96,6 +96,9 @@ def test_what_does_not_fit_is_named(source: WindowSource, dataset: LeRobotDatase
     with pytest.raises(DatasetError, match="weight 0.01 of 'two' gives it no window"):
         first, second, _ = members(source)
         Mixture([first, replace(second, weight=0.01)], 8)
+    few = WindowSource(dataset, cache, source.spec, EpisodeSelection("all", labelled_share=0.5))
+    with pytest.raises(DatasetError, match="labelled_part 0.1 of 4 windows .* is 0 with actions and 4 without"):
+        Mixture([replace(members(source)[0], source=few, labelled_part=0.1)], 4)
     with pytest.raises(DatasetError, match="every member is video only"):
         Mixture([members(source)[2]], 8)
     longer = WindowSource(dataset, cache, WindowSpec(chunks=4), EpisodeSelection(split="all"))

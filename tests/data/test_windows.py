@@ -192,18 +192,23 @@ def test_selection_is_a_stable_share_of_episodes() -> None:
 
 
 @given(share=st.floats(0.001, 0.5), seed=st.integers(0, 99), episodes=st.sets(st.integers(0, 999), min_size=2))
-def test_of_few_episodes_one_is_held_out(share: float, seed: int, episodes: set[int]) -> None:
-    plain = EpisodeSelection("validation", validation_share=share, seed=seed)
-    validation = plain.holding_out_one(sorted(episodes))
+def test_of_few_episodes_one_is_held_out_and_one_has_actions(share: float, seed: int, episodes: set[int]) -> None:
+    plain = EpisodeSelection("validation", validation_share=share, labelled_share=share, seed=seed)
+    validation = plain.of_few(sorted(episodes))
     usual, held_out = ({e for e in episodes if selection.is_drawn(e)} for selection in (plain, validation))
     assert held_out == usual if usual else len(held_out) == 1
-    assert {e for e in episodes if replace(validation, split="train").is_drawn(e)} == episodes - held_out
+    train = replace(validation, split="train")
+    learned = {e for e in episodes if train.is_drawn(e)}
+    assert learned == episodes - held_out
+    usual, labelled = ({e for e in learned if selection.is_labelled(e)} for selection in (plain, train))
+    assert not learned or (labelled == usual if usual else len(labelled) == 1)
 
 
 def test_nothing_is_held_out_of_one_episode_or_where_nothing_shall_be() -> None:
     for share, episodes in ((0.001, [3]), (0.0, [1, 2, 3])):
-        selection = EpisodeSelection(validation_share=share)
-        assert selection.holding_out_one(episodes) is selection
+        assert EpisodeSelection(validation_share=share, labelled_share=0.0).of_few(episodes) == EpisodeSelection(
+            validation_share=share, labelled_share=0.0
+        )
 
 
 def test_unlabelled_episodes_hide_their_actions(dataset: LeRobotDataset, cache: LatentCache) -> None:

@@ -229,10 +229,12 @@ def test_what_changes_no_number_may_change(material: Path, tmp_path: Path) -> No
     split = replace(run.optimizer, accumulate=2)
     moved = material.rename(material.with_name("moved"))
     try:
-        changed = replace(run, data=moved / "data", tokenizer=moved / "tokenizer", steps=2, log_every=1, batch=2)
+        renamed = (moved / "data").rename(moved / "other")
+        changed = replace(run, data=renamed, tokenizer=moved / "tokenizer", steps=2, log_every=1, batch=2)
         trainer = build(replace(changed, optimizer=split, activation_checkpointing=True, keep_checkpoints=5))
         assert trainer.run() and trainer.step == 2
     finally:
+        (moved / "other").rename(moved / "data")
         moved.rename(material)
 
 

@@ -138,8 +138,13 @@ def relative_stats(dataset: LeRobotDataset, columns: Columns, horizon: int) -> d
 
 
 def robot_vectors(columns: Columns, robot: Embodiment) -> list[tuple[np.ndarray, np.ndarray]]:
-    """(states (T, S), actions (T, A)) of every episode, in the robot's order."""
-    count = len(next(iter(columns.values())))
+    """(states (T, S), actions (T, A)) of every episode, in the robot's order.
+
+    Raises ValueError for a robot that has neither.
+    """
+    if not robot.state and not robot.action:
+        raise ValueError(f"embodiment {robot.name!r} has neither states nor actions; leave --embodiment out")
+    count = len(next(iter(columns.values()), ()))
     episodes = [{name: parts[number] for name, parts in columns.items()} for number in range(count)]
     return [(gathered(rows, robot.state, STATE), gathered(rows, robot.action, ACTION)) for rows in episodes]
 

@@ -32,7 +32,7 @@ from wam.train.plot import plot_losses
 from wam.train.provenance import read_config
 from wam.train.stages import read_stages
 from wam.train.trackers import LOG
-from wam.train.trainer import CHECKPOINTS, MODEL, Report
+from wam.train.trainer import CHECKPOINTS, MODEL, ORIGIN, Report
 
 PICTURE = "loss.png"
 
@@ -68,6 +68,9 @@ def _run(config: TrainConfig, processes: Processes, console: Console, again: str
     if finished.is_file():
         say = f"{config.out}: already finished; give another --out, or delete {config.out / MODEL} to train on"
         console.print(say, soft_wrap=True)
+        if config.json and processes.main:
+            origin = json.loads((config.out / MODEL / ORIGIN).read_text(encoding="utf-8"))
+            _print_json(config, origin["steps"], 60 * origin["minutes"])
         return
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress:
@@ -105,7 +108,11 @@ def _conclude(config: TrainConfig, steps: int, seconds: float, console: Console)
     plot_losses(config.out / LOG, picture)
     console.print(f"{config.out / MODEL}: {steps} steps in {seconds / 60:.1f} min; see {picture}", soft_wrap=True)
     if config.json:
-        print(json.dumps({"model": str(config.out / MODEL), "steps": steps, "seconds": round(seconds, 1)}))
+        _print_json(config, steps, seconds)
+
+
+def _print_json(config: TrainConfig, steps: int, seconds: float) -> None:
+    print(json.dumps({"model": str(config.out / MODEL), "steps": steps, "seconds": round(seconds, 1)}))
 
 
 def _resumed(arguments: list[str]) -> Path | None:

@@ -66,28 +66,35 @@ def read_instructions(
     if not columns:
         raise DatasetError(f"{dataset.root}: no column of instructions is named; expected at least {TASK!r}")
     numbered = any(column in dataset.meta.features for column in columns)
-    known = {sentence: place for place, sentence in enumerate(dataset.meta.tasks if numbered else ())}
+    known: dict[str, int] = {}
+    tasks = [known.setdefault(sentence, len(known)) for sentence in dataset.meta.tasks] if numbered else []
     number = np.zeros((dataset.num_rows, len(columns)), dtype=np.int64)
     for index in sorted(chosen):
         episode = dataset.episode(index)
         rows = slice(episode.dataset_from_index, episode.dataset_to_index)
         for place, column in enumerate(columns):
-            number[rows, place] = _sentences(dataset, index, column, known)
+            number[rows, place] = _sentences(dataset, index, column, known, tasks)
     silent = np.array([sentence.strip().lower() in no_language for sentence in known], dtype=bool)[number]
     first = np.argsort(silent, axis=1, kind="stable")
     return Instructions(tuple(known), np.take_along_axis(number, first, axis=1), (~silent).sum(1))
 
 
-def _sentences(dataset: LeRobotDataset, index: int, column: str, known: dict[str, int]) -> np.ndarray:
-    """Numbers of the sentences in one column of an episode, int64 (T,); those not known yet are added."""
+def _sentences(
+    dataset: LeRobotDataset, index: int, column: str, known: dict[str, int], task_sentences: list[int]
+) -> np.ndarray:
+    """Numbers of the sentences in one column of an episode, int64 (T,); those not known yet are added.
+
+    task_sentences: the number of every task's sentence, which several tasks may have.
+    """
     if column not in dataset.meta.features:
         numbers, texts = dataset.texts(index, column)
         said: np.ndarray = np.array([known.setdefault(text, len(known)) for text in texts], dtype=np.int64)[numbers]
         return said
-    tasks = dataset.columns(index, (column,))[column]
+    tasks: np.ndarray = dataset.columns(index, (column,))[column]
     if tasks.ndim != 1 or tasks.dtype.kind not in "iu" or tasks.min() < 0 or tasks.max() >= len(dataset.meta.tasks):
         raise DatasetError(
             f"{dataset.root}: column {column!r} of episode {index} is {tasks.dtype} {tasks.shape}, {tasks.min()} to "
             f"{tasks.max()}; expected text, or numbers of the {len(dataset.meta.tasks)} tasks"
         )
-    return tasks
+    named: np.ndarray = np.array(task_sentences, dtype=np.int64)[tasks]
+    return named

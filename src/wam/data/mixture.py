@@ -100,12 +100,12 @@ class Mixture:
         return {name: sampler.state_dict() for (_, name), sampler in self._samplers.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Raises ValueError when the members are others, or one of them has changed."""
+        """Raises ValueError when there are other members; only their names, which are those of folders, may be new."""
         names = [name for _, name in self._samplers]
-        if list(state) != names:
+        if [name.partition("/")[2] for name in state] != [name.partition("/")[2] for name in names]:
             raise ValueError(f"mixture: the saved members are {list(state)}, now they are {names}; keep them to resume")
-        for (_, name), sampler in self._samplers.items():
-            sampler.load_state_dict(state[name])
+        for saved, sampler in zip(state.values(), self._samplers.values(), strict=True):
+            sampler.load_state_dict(saved)
 
 
 def prompts_of(members: Sequence[Member]) -> list[str]:
@@ -131,6 +131,11 @@ def _parts(member: Member, count: int) -> list[tuple[str, int, np.ndarray | None
     if member.labelled_part is None or len(labelled) == len(member.source):
         return [(member.name, count, None)]
     with_actions, without = shares([member.labelled_part, 1 - member.labelled_part], count)
+    if 0.0 < member.labelled_part < 1.0 and 0 in (with_actions, without):
+        raise DatasetError(
+            f"{member.name}: labelled_part {member.labelled_part} of {count} windows per batch and process is "
+            f"{with_actions} with actions and {without} without; give larger batches, or a part of 0 or 1"
+        )
     others = np.setdiff1d(np.arange(len(member.source)), labelled)
     parts = [(f"{member.name}/labelled", with_actions, labelled), (f"{member.name}/video", without, others)]
     return [part for part in parts if part[1] > 0]

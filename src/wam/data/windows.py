@@ -99,8 +99,8 @@ class EpisodeSelection:
     Args:
         split: `train`, `validation` (held out), or `all`.
         validation_share: share of episodes held out; of a data set at least one, unless the share is zero.
-        labelled_share: share of episodes that keep their actions; the others are video only. Growing the share adds
-            episodes and never drops one.
+        labelled_share: share of episodes that keep their actions, at least one unless the share is zero; the others
+            are video only. Growing the share adds episodes and never drops one.
         drop_unlabelled: do not draw video-only episodes at all (baseline without video data).
         seed: other seeds, other choices.
     """
@@ -116,15 +116,21 @@ class EpisodeSelection:
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ValueError(f"EpisodeSelection: {name} is {getattr(self, name)}, expected 0 to 1")
 
-    def holding_out_one(self, episodes: Sequence[int]) -> "EpisodeSelection":
-        """The same with a share that holds out at least one of these: few may all be on the other side of it.
+    def of_few(self, episodes: Sequence[int]) -> "EpisodeSelection":
+        """The same with shares that hold out at least one of these episodes, and leave at least one with its actions.
 
-        As it is where nothing is to be held out, or nothing would be left.
+        Of few episodes all may be on the other side of a share. A share of zero stays so; a single episode is learned.
         """
-        if self.validation_share == 0.0 or len(episodes) < 2:
-            return self
-        first = min(_fraction("split", self.seed, episode) for episode in episodes)
-        return replace(self, validation_share=max(self.validation_share, math.nextafter(first, 1.0)))
+        fitted = self
+        if self.validation_share > 0.0 and len(episodes) > 1:
+            first = min(_fraction("split", self.seed, episode) for episode in episodes)
+            fitted = replace(fitted, validation_share=max(self.validation_share, math.nextafter(first, 1.0)))
+        training = replace(fitted, split="all" if self.split == "all" else "train", drop_unlabelled=False)
+        learned = [episode for episode in episodes if training.is_drawn(episode)]
+        if self.labelled_share > 0.0 and learned:
+            first = min(_fraction("label", self.seed, episode) for episode in learned)
+            fitted = replace(fitted, labelled_share=max(self.labelled_share, math.nextafter(first, 1.0)))
+        return fitted
 
     def is_labelled(self, episode: int) -> bool:
         """Whether the actions of this episode may be used."""
@@ -263,7 +269,7 @@ class WindowSource:
         self._length = np.array([episode.length for episode in dataset.meta.episodes])
         self._spans = kept_spans(dataset, keep, self._instructions)
         whose = np.unique(self._spans.episode).tolist()
-        self.selection = (selection or EpisodeSelection()).holding_out_one(whose)
+        self.selection = (selection or EpisodeSelection()).of_few(whose)
         self._offset = np.array([episode.dataset_from_index for episode in dataset.meta.episodes])
         self._env_task = [episode.extra.get(ENV_TASK) for episode in dataset.meta.episodes]
         self._labelled = np.array([self.selection.is_labelled(i) for i in range(dataset.num_episodes)])

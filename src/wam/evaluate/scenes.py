@@ -14,6 +14,7 @@ import av
 import numpy as np
 import numpy.typing as npt
 
+from wam.data.instructions import TASK
 from wam.data.lerobot_reader import LeRobotDataset
 from wam.data.schema import ACTION, EXECUTED, STATE
 from wam.data.vectors import columns_of, gathered
@@ -183,10 +184,11 @@ def _vectors(dataset: LeRobotDataset, episode: int, robot: Embodiment, action: s
     found: list[Numbers | None] = []
     for parts, column in ((robot.state, STATE), (robot.action, action)):
         names = columns_of(parts, column)
-        there = names <= set(dataset.meta.features)
-        found.append(
-            gathered(dataset.columns(episode, sorted(names)), parts, column).astype(np.float32) if there else None
-        )
+        if not names <= set(dataset.meta.features):
+            found.append(None)
+            continue
+        columns = dataset.columns(episode, sorted({*names, TASK}))  # a robot without parts has rows too
+        found.append(gathered(columns, parts, column).astype(np.float32))
     states, actions = found
     if states is None:
         states = np.tile(Units(robot).middle_state.numpy(), (dataset.episode(episode).length, 1))

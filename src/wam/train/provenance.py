@@ -71,8 +71,13 @@ def read_config(fields: Mapping[str, Any], source: Path) -> TrainConfig:
 
 
 def refuse_changes(saved: Mapping[str, Any], now: Mapping[str, Any], source: Path) -> None:
-    """Raises ValueError naming every field of `provenance` that differs from the saved one and is not free to."""
+    """Raises ValueError naming every field of `provenance` that differs from the saved one and is not free to.
+
+    Data sets are compared in their order, since their folders may have been renamed.
+    """
     saved = {name: saved.get(name) for name in now}
+    if len(saved["data"] or {}) == len(now["data"]):
+        saved["data"] = dict(zip(now["data"], saved["data"].values(), strict=True))
     saved["config"] = described(read_config(saved["config"] or {}, source))
     before, after = dict(_leaves(saved)), dict(_leaves(now))
     changed = [

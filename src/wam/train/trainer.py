@@ -136,7 +136,7 @@ class Trainer:
             if self.step % config.log_every == 0 or self.spent >= 1:
                 self._report(recent, watch)
                 recent.clear()
-            if self.seconds - validated > 60 * config.validation_minutes:
+            if self.validation is not None and self.seconds - validated > 60 * config.validation_minutes:
                 validated = self.seconds
                 self._validate()
                 if on_validation is not None and self.processes.main:
