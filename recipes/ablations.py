@@ -197,8 +197,10 @@ def main(config: Config) -> int:
     runs = plan(config)
     same_settings(config.out, config.settings, config.join)
     experiment = Experiment(config, Commands(config.minutes))
-    complete = experiment.run(runs)
-    report(config, runs)
+    try:
+        complete = experiment.run(runs)
+    finally:
+        report(config, runs)
     return 0 if complete else AGAIN
 
 

@@ -124,9 +124,11 @@ def main(config: LabelShare) -> int:
         train(config, run, commands)
         evaluate(config, run, commands)
 
-    complete = side_by_side(encode, [config.data] if todo else [], 1)
-    complete = complete and side_by_side(train_and_evaluate, todo, config.workers)
-    report(config, runs)
+    try:
+        complete = side_by_side(encode, [config.data] if todo else [], 1)
+        complete = complete and side_by_side(train_and_evaluate, todo, config.workers)
+    finally:
+        report(config, runs)
     return 0 if complete else AGAIN
 
 

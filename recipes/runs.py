@@ -11,7 +11,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -41,7 +40,6 @@ class Commands:
 
     def __init__(self, minutes: float | None) -> None:
         self._end = None if minutes is None else time.monotonic() + 60 * minutes
-        self._over = threading.Event()
 
     def wam(self, *words: object) -> None:
         """Raises OutOfTime, or CalledProcessError when the command failed."""
@@ -56,23 +54,23 @@ class Commands:
                 process.wait()
                 raise OutOfTime from None
         if code != 0:
-            self._over.set()  # runs side by side need not begin anything further
             raise subprocess.CalledProcessError(code, command)
 
     def _left(self) -> float | None:
         """Seconds; 0 when nothing more may begin."""
-        if self._over.is_set():
-            return 0.0
         return None if self._end is None else max(0.0, self._end - time.monotonic())
 
 
 def side_by_side(work: Callable[[Item], None], items: Iterable[Item], workers: int) -> bool:
-    """Do all items on so many threads; False when time ran out before the end. Raises what one of them raised."""
+    """Do all items on so many threads; False when time ran out before the end.
+
+    An item that fails does not stop the others. At the end, raises what the first of them raised.
+    """
     with ThreadPoolExecutor(workers) as pool:
         futures = [pool.submit(work, item) for item in items]
     errors = [error for future in futures if (error := future.exception()) is not None]
     for error in errors:
-        if not isinstance(error, OutOfTime):  # the others may only have been stopped because of this one
+        if not isinstance(error, OutOfTime):
             raise error
     return not errors
 
