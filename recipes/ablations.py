@@ -13,12 +13,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+import threading
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import tyro
-from recipes.runs import AGAIN, Commands, finished, same_settings, side_by_side
+from recipes.runs import AGAIN, Commands, OutOfTime, finished, same_settings, side_by_side
 
 from recipes import curve
 from wam.checkpoints.model_folder import tokenizer_of
@@ -205,28 +207,31 @@ def main(config: Config) -> int:
 
 
 class Experiment:
-    """Does what is missing: first the materials, then every training with the evaluations of its weights."""
+    """Does what is missing: every training on its material, then the evaluations of its weights.
+
+    What fails stops only what needs it.
+    """
 
     def __init__(self, config: Config, commands: Commands) -> None:
         self.config, self.commands, self.wam = config, commands, commands.wam
+        self.preparing = threading.Lock()  # materials are made one after the other, with all workers
 
     def run(self, runs: list[Run]) -> bool:
         """Whether all is done."""
         todo = [run for run in runs if finished(self.config.folders, run.folder) is None]
-        needed = (ABLATIONS[run.name].material for run in todo)
-        materials = dict.fromkeys(one for name in needed for one in (MATERIALS[name].data or name, name))
         trainings = dict.fromkeys(run.weights for run in todo)
 
         def train_and_evaluate(weights: Run) -> None:
+            name = ABLATIONS[weights.name].material
+            for material in dict.fromkeys((MATERIALS[name].data or name, name)):
+                with self.preparing:
+                    self.prepare(material)
             self.train(weights)
-            self.evaluate_on_the_way(weights)
-            for run in todo:
-                if run.weights == weights:
-                    self.evaluate(run)
+            evaluations = [partial(self.evaluate, run) for run in todo if run.weights == weights]
+            if not side_by_side(lambda work: work(), [partial(self.evaluate_on_the_way, weights), *evaluations], 1):
+                raise OutOfTime
 
-        return side_by_side(self.prepare, materials, 1) and side_by_side(
-            train_and_evaluate, trainings, self.config.workers
-        )
+        return side_by_side(train_and_evaluate, trainings, self.config.workers)
 
     def material(self, name: str) -> Path:
         return self.config.out / "material" / slug(name)

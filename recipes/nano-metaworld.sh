@@ -35,7 +35,7 @@ resume=()
 [ -f "$out/tokenizer/checkpoint.safetensors" ] && resume=(--resume)
 [ -f "$out/tokenizer/report.json" ] ||
   step train-tokenizer "$wam" train-tokenizer --data "$out/data" --out "$out/tokenizer" --minutes "$(minutes 30)" \
-    --batch 8 --threads 1 "${resume[@]}"
+    --batch 8 --threads 1 ${resume[@]+"${resume[@]}"}  # bash 3 knows no empty array
 step encode "$wam" data encode "$out/data" --tokenizer "$out/tokenizer" --embodiment metaworld-sawyer
 
 # The joint model, and its control: the same network without video tokens to denoise, for the same time, on the other core.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +20,8 @@ from wam.engine.engine import Engine
 from wam.engine.placement import BlockOffload
 from wam.engine.quantize import Weights, quantize
 from wam.flow.sampler import Sampler
+from wam.train.schedule import AveragedWeights
+from wam.train.state import LearnedState
 from wam.world_action_model import WorldActionConfig
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
@@ -52,6 +55,28 @@ def test_a_training_step(long: int, monkeypatch: pytest.MonkeyPatch) -> None:
     assert loss == pytest.approx(expected, rel=1e-4)
     for name, gradient in theirs.items():
         assert (gradients[name] - gradient).norm() <= 5e-3 * gradient.norm() + 1e-6, name
+
+
+def test_optimizer_goes_on_from_a_file() -> None:
+    """Every moment is where its weight is, the count of steps too, which fused AdamW wants on the GPU."""
+
+    def started() -> LearnedState:
+        model = tiny_model(TINY).cuda()
+        return LearnedState(model, AveragedWeights(model, 0.9), torch.optim.AdamW(model.parameters(), fused=True))
+
+    def step(state: LearnedState, value: float) -> None:
+        for weight in state.model.parameters():
+            weight.grad = torch.full_like(weight, value)
+        state.optimizer.step()
+
+    straight, first, second = started(), started(), started()
+    for state in (straight, first):
+        step(state, 0.1)
+    second.load(first.tensors(keep=True), Path("checkpoint"))
+    for state in (straight, second):
+        step(state, -0.2)
+    for one, other in zip(straight.model.parameters(), second.model.parameters(), strict=True):
+        assert torch.equal(one, other)
 
 
 def played(engine: Engine, steps: int = 5) -> list[np.ndarray]:

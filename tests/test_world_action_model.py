@@ -271,6 +271,12 @@ def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
         WorldActionModel.from_pretrained(tmp_path)
 
 
+def test_latents_that_are_no_whole_patches_are_refused() -> None:
+    """As of a canvas of 144 x 256 pixels with patches of 4."""
+    with pytest.raises(ValueError, match="18 x 32 cannot be cut into patches of 4; choose another --size.patch"):
+        replace(TINY, latent=(4, 18, 32), transformer=replace(TINY.transformer, patch=4))
+
+
 def test_bidirectional_and_actions_only_models_train_and_sample() -> None:
     for config in (
         replace(TINY, dream=False),

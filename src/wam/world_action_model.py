@@ -60,6 +60,12 @@ class WorldActionConfig:
                 f"config: transformer.embodiments is {self.transformer.embodiments}, but embodiments lists "
                 f"{[robot.name for robot in self.embodiments]}"
             )
+        if self.latent[1] % self.transformer.patch or self.latent[2] % self.transformer.patch:
+            raise ValueError(
+                f"config: latents of {self.latent[1]} x {self.latent[2]} cannot be cut into patches of "
+                f"{self.transformer.patch}; choose another --size.patch, or a canvas whose pixels are multiples of "
+                f"{8 * self.transformer.patch}"
+            )
         for robot in self.embodiments:
             _check_fits(robot, self.transformer)
 

@@ -130,8 +130,15 @@ def test_a_video_model_gets_the_action_modules_in_its_own_dialect(tmp_path: Path
     assert "action_encoder.W1.W" in found and same(from_wan(found), trained.merged)
 
 
-def test_other_components_and_files_are_carried_along(tmp_path: Path, trained: Trained) -> None:
-    """A DreamZero file with its text encoder inside, and a folder of components with `transformer/` in it."""
+def test_other_components_and_files_are_carried_along(
+    tmp_path: Path, trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A DreamZero file with its text encoder inside, and a folder of components with `transformer/` in it.
+
+    Room for all of it is wanted before anything is written.
+    """
+    wanted: list[int] = []
+    monkeypatch.setattr("wam.checkpoints.merge_files.require_space", lambda out, count: wanted.append(count))
     vae = {"action_head.vae.model.conv1.weight": torch.arange(3.0)}
     base = sharded(tmp_path / "one", {**vae, **dreamzero(trained.base)}, "model")
     (base / "config.json").write_text("{}")
@@ -149,6 +156,9 @@ def test_other_components_and_files_are_carried_along(tmp_path: Path, trained: T
     assert same(dict(open_tensors(tmp_path / "out2" / "transformer")), trained.merged)
     assert same(dict(open_tensors(tmp_path / "out2" / "vae")), vae)
     assert (tmp_path / "out2" / "transformer" / "config.json").read_text() == '{"a": 1}'
+    carried = [folder / "vae" / "diffusion_pytorch_model.safetensors", folder / "transformer" / "config.json"]
+    weights = sum(weight.nbytes for weight in trained.merged.values())
+    assert wanted[-1] >= weights + sum(file.stat().st_size for file in carried)
 
 
 def test_a_pickle_of_tensors_becomes_safetensors(tmp_path: Path, trained: Trained) -> None:

@@ -4,12 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tyro
-from recipes.ablations import ABLATIONS, BASE, EVAL, MATERIALS, TRAIN, Config, Run, markdown, plan, rows_of, slug
+from recipes.ablations import (
+    ABLATIONS,
+    BASE,
+    EVAL,
+    MATERIALS,
+    TRAIN,
+    Config,
+    Experiment,
+    Run,
+    markdown,
+    plan,
+    rows_of,
+    slug,
+)
+from recipes.runs import Commands
 from tests.evaluate.test_results import record
 
 from recipes import ablations
@@ -92,6 +107,24 @@ def test_rows_are_paired_seed_by_seed() -> None:
     text = markdown([base, decoupled, steps], Config(Path("x")))
     assert "--noise.video-at-noise 0`; independent noise levels | 0, 1 | 10/40 | 25.0 % [" in text
     assert "| worse | -30.0, -10.0 |" in text
+
+
+def test_what_fails_stops_only_what_needs_it(tmp_path: Path) -> None:
+    """A tokenizer that cannot be trained, and an evaluation that fails: all others have their turn, then it is said."""
+    asked: list[list[str]] = []
+
+    class Failing(Commands):
+        def wam(self, *words: object) -> None:
+            asked.append([str(word) for word in words])
+            if words[0] == "train-tokenizer" or f"{BASE}-seed0" in words:
+                raise subprocess.CalledProcessError(1, asked[-1])
+
+    config = Config(tmp_path, only=("two cameras 96", "4 steps", "no memory", "decoupled"), workers=1, curve_episodes=0)
+    with pytest.raises(subprocess.CalledProcessError):
+        Experiment(config, Failing(None)).run(plan(config))
+    labels = [words[words.index("--label") + 1] for words in asked if words[0] == "eval"]
+    assert sorted(labels) == ["4-steps-seed0", "base-seed0", "decoupled-seed0", "no-memory-seed0"]
+    assert len([words for words in asked if words[0] == "train"]) == 2
 
 
 @pytest.mark.slow

@@ -153,6 +153,8 @@ def test_a_lora_run_leaves_an_adapter_that_runs(root: Path, tmp_path: Path) -> N
         "adapter_config.json", "adapter_model.safetensors", "config.json", "training.json", "wam_adapter.json",
     ]  # fmt: skip
     assert recognise(folder).kind == "adapter" and base_of(folder).resolve() == base.resolve()
+    (tmp_path / "best").symlink_to(folder, target_is_directory=True)
+    assert base_of(tmp_path / "best").resolve() == base.resolve()
     assert str(tmp_path.parent.parent) not in (folder / "adapter_config.json").read_text().replace("../", "")
 
     report = merge_files(base, folder, tmp_path / "merged")

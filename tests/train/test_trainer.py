@@ -128,6 +128,12 @@ def test_few_episodes_are_validated_on_one_of_them_or_on_none(material: Path, tm
         build(tiny_run(material, tmp_path / "out", data=tmp_path / "one"))
 
 
+@pytest.mark.parametrize("limit", ["steps", "minutes"])
+def test_no_training_at_all_is_refused(material: Path, tmp_path: Path, limit: str) -> None:
+    with pytest.raises(ValueError, match=f"{limit} is 0, expected more than 0"):
+        build(tiny_run(material, tmp_path, **{limit: 0}))
+
+
 def test_two_robots_and_video_without_actions_train_together(material: Path, tmp_path: Path) -> None:
     """Two embodiments of different widths and a video-only set in one run: a codec and a validation each."""
     narrow = load_embodiment("metaworld-sawyer")

@@ -92,16 +92,15 @@ def measure(
             if weights != "bf16":
                 quantize(net, weights)
             chunks = [_chunk(net, setting, prompts, episode, rung) for rung in group]
+            for turn in range(rounds + 2):
+                for row, chunk in zip(rows, chunks, strict=True):
+                    seconds = timed(chunk, setting.device)
+                    if turn > 1:
+                        row.seconds.append(seconds)
+                    done += 1
+                    on_round(done, total)
         except (ValueError, ImportError, RuntimeError) as error:
-            found += [Timed(row.name, failure=str(error).splitlines()[0]) for row in rows]
-            continue
-        for turn in range(rounds + 2):
-            for row, chunk in zip(rows, chunks, strict=True):
-                seconds = timed(chunk, setting.device)
-                if turn > 1:
-                    row.seconds.append(seconds)
-                done += 1
-                on_round(done, total)
+            rows = [Timed(row.name, failure=str(error).splitlines()[0]) for row in rows]
         found += rows
     return found
 

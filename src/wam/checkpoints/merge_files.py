@@ -68,7 +68,8 @@ def merge_files(
         require_same_trunk(stored.path, read_config(stored.path), read_config(base))
     merged = Merged(TransformerFiles(piece), stored, grown=described)
     plan = layout(merged.meta, _stem(merged.files))
-    require_space(out, plan.bytes)
+    rest = _rest(base, merged.files) if base.is_dir() else []
+    require_space(out, plan.bytes + sum(file.stat().st_size for file in rest))
     partial = out.with_name(f".{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     weights = partial / _inside(piece, base)
@@ -84,7 +85,10 @@ def merge_files(
     result = TransformerFiles(replace(piece, path=written))
     report = merged.report(identity(result))
     if base.is_dir():
-        _copy_rest(base, partial, merged.files)
+        for source in rest:
+            target = partial / source.relative_to(base)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, target)
         _rename_identity(partial, report)
     if described:  # which robots the result knows, and how they were learned
         for name in (CONFIG, ORIGIN):
@@ -210,15 +214,11 @@ def _stem(files: TensorFiles) -> str:
     return match["stem"] if match else name.rsplit(".", 1)[0]
 
 
-def _copy_rest(base: Path, partial: Path, files: TensorFiles) -> None:
+def _rest(base: Path, files: TensorFiles) -> list[Path]:
     """Everything beside the weights: configuration, tokenizer, other components."""
     weights = {*files.shards, files.path}
     indices = {file.parent / f"{_stem(files)}.safetensors.index.json" for file in files.shards}
-    for source in sorted(base.rglob("*")):
-        if source.is_file() and source not in weights | indices:
-            target = partial / source.relative_to(base)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, target)
+    return [file for file in sorted(base.rglob("*")) if file.is_file() and file not in weights | indices]
 
 
 def _rename_identity(folder: Path, report: MergeReport) -> None:

@@ -79,7 +79,7 @@ def base_of(folder: Path) -> Path:
         )
     for place in (folder / named, SHIPPED / named):
         if (place / CONFIG).is_file():
-            return Path(os.path.normpath(place))
+            return place.resolve()
     raise MissingPartError(
         f"{folder}: its base {named!r} is not there; put it back, or merge the adapter with "
         f"`wam merge-lora BASE {folder} OUT` and use OUT"

@@ -55,5 +55,6 @@ def _table(config: Published, rows: list[Timed]) -> Table:
         if row.failure is not None:
             table.add_row(row.name, "", "", row.failure)
             continue
-        table.add_row(row.name, f"{1e3 * row.median:,.0f}", f"{rows[0].median / row.median:.1f} x", "")
+        ratio = "" if rows[0].failure is not None else f"{rows[0].median / row.median:.1f} x"
+        table.add_row(row.name, f"{1e3 * row.median:,.0f}", ratio, "")
     return table

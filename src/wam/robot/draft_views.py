@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from wam.robot.embodiment import IMAGE_PREFIX, EmbodimentError
 
 WRIST = re.compile(r"wrist|hand|gripper|eye_in", re.IGNORECASE)
-MULTIPLE = 16  # pixels: a tokenizer that shrinks by 8, and patches of 2
+MULTIPLE = 32  # pixels: a tokenizer that shrinks by 8, and patches of 4
 LARGEST_CELL = 176 * 320  # pixels, as in the released models
 SAME_SHAPE = 0.05
 

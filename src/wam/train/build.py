@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -41,8 +40,7 @@ def build(
     start = None if config.init is None else Start.load(config.init)
     config = settled(config, start)
     assert config.tokenizer is not None  # settled
-    own_tokenizer = config.tokenizer
-    tokenizer = NanoTokenizer.from_pretrained(own_tokenizer)
+    tokenizer = NanoTokenizer.from_pretrained(config.tokenizer)
     with processes.main_first():  # what is not encoded yet, one of them encodes
         opened = open_entries(config, tokenizer, progress)
     found = robots_of(config, opened)
@@ -64,7 +62,7 @@ def build(
         if adapter is not None and start is not None:
             save_adapted(finished, adapter, start.folder, folder)
             return
-        shutil.copytree(own_tokenizer, folder / TOKENIZER, dirs_exist_ok=True, ignore=_only_the_model)
+        tokenizer.save_pretrained(folder / TOKENIZER)
         finished.save_pretrained(folder)
 
     dreamer = Dreamer(validation, prompts, tokenizer, config.validation) if validation else None
@@ -133,7 +131,3 @@ def _from_nothing(
         text_len=text.text_len,
         see_previous=config.see_previous,
     )
-
-
-def _only_the_model(_: str, names: list[str]) -> set[str]:
-    return {name for name in names if name not in {"config.json", "model.safetensors"}}

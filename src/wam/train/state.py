@@ -54,7 +54,7 @@ class LearnedState:
             if name not in weights:
                 raise ValueError(f"{source / MOMENTS}.safetensors: {name!r} does not learn in this run")
             value, target = files[MOMENTS][key], weights[name]
-            own = like(value, target) if value.shape == target.shape else value
+            own = like(value, target) if value.shape == target.shape else value.to(target.device)  # AdamW's step
             self.optimizer.state[target][moment] = own.clone()  # the file stays as it is
 
     def _weights(self) -> dict[str, Tensor]:

@@ -92,6 +92,9 @@ class TokenizerTraining:
     def __post_init__(self) -> None:
         if self.minutes is None and self.steps is None:
             raise ValueError("both minutes and steps are None: give at least one limit, or the training never ends")
+        for name, limit in (("minutes", self.minutes), ("steps", self.steps)):
+            if limit is not None and limit <= 0:
+                raise ValueError(f"{name} is {limit}, expected more than 0")
 
     @property
     def clip_length(self) -> int:

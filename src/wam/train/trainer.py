@@ -82,6 +82,9 @@ class Trainer:
         """
         if config.minutes is None and config.steps is None:
             raise ValueError("minutes and steps are both unset: give at least one, or training never ends")
+        for name, limit in (("minutes", config.minutes), ("steps", config.steps)):
+            if limit is not None and limit <= 0:
+                raise ValueError(f"{name} is {limit}, expected more than 0")
         self.config, self.prompts, self.save_model, self.dreamer = config, prompts, save_model, dreamer
         self.trackers: Trackers | None = None  # of the main process, while it runs
         self.processes = both = processes or Processes(config.precision)
