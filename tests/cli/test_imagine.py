@@ -13,10 +13,11 @@ import pytest
 import tyro
 from PIL import Image
 from tests.engine.robots import tiny_engine
-from tests.evaluate.test_imagination import NUMBERS, write
+from tests.evaluate.test_imagination import NUMBERS, pictures, write
 
 from wam.cli import imagine
 from wam.cli.imagine import Imagine
+from wam.data.video import VideoWriter
 from wam.engine.wam_policy import WamPolicy
 
 
@@ -70,6 +71,15 @@ def test_video_has_no_actions_to_write(data: str, tmp_path: Path, capsys: pytest
     told = run(capsys, "--data", data, "--mode", "video", "--chunks", "1", "--out", str(tmp_path))
     assert "actions" not in told and isinstance(told["psnr"], float)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["film.mp4", "imagine.html", "strip.png"]
+
+
+def test_video_of_a_film_that_has_no_actions_either(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    film = VideoWriter(tmp_path / "film.mp4", 10, 32, 32)
+    film.append(pictures())
+    film.close()
+    where = ("--data", str(tmp_path / "film.mp4"), "--out", str(tmp_path / "out"))
+    told = run(capsys, *where, "--sentence", "push it", "--mode", "video", "--row", "4", "--chunks", "1")
+    assert "Actions</h2>" not in Path(str(told["page"])).read_text()
 
 
 @pytest.mark.parametrize(

@@ -213,6 +213,24 @@ def test_no_answer_is_an_error_after_the_timeout(connect: Connect) -> None:
 
 
 @both
+def test_a_server_that_hangs_up_on_every_request_is_given_up(connect: Connect) -> None:
+    """As for a request that is larger than it takes."""
+    asked = []
+
+    def converse(socket: ServerConnection) -> None:
+        socket.send(packb({}))
+        asked.append(socket.recv())
+        socket.close(1009)
+
+    with rude_server(converse) as url, connect(url, retry=Retry(patience=1.0)) as client:
+        began = time.monotonic()
+        with pytest.raises(ConnectionLost, match="the connection broke"):
+            client.infer({"prompt": "go"})
+        assert time.monotonic() - began < 10
+        assert 2 <= len(asked) < 20, "tried again, and with pauses"
+
+
+@both
 def test_busy_is_asked_again_until_the_patience_ends(connect: Connect) -> None:
     asked = []
 

@@ -13,6 +13,7 @@ from tests.models import TINY
 from wam.engine.config import EngineConfig
 from wam.engine.engine import Engine
 from wam.engine.session import Session
+from wam.engine.step_cache import ErrorBound, StepCache
 from wam.flow.sampler import Given, Sampler
 from wam.model.attention import ANCHOR
 from wam.robot.observation import Observation
@@ -49,8 +50,17 @@ class Robot:
         (EngineConfig(memory="none", execute=2), TINY),
         (EngineConfig(Sampler(steps=3, solver="unipc")), TWO_FRAMES),
         (EngineConfig(), replace(TINY, dream=False)),
+        (EngineConfig(Sampler(steps=8), step_cache=StepCache(ErrorBound(0.3))), TINY),
     ],
-    ids=["plain", "guided", "remembered apart", "without memory", "two frames per chunk", "actions alone"],
+    ids=[
+        "plain",
+        "guided",
+        "remembered apart",
+        "without memory",
+        "two frames per chunk",
+        "actions alone",
+        "step cache",
+    ],
 )
 def test_together_is_alone(config: EngineConfig, model: WorldActionConfig) -> None:
     """Three robots that start one after the other."""

@@ -30,6 +30,13 @@ def views() -> dict[str, np.ndarray]:
     return {name: rng.integers(0, 255, (64, 64, 3), dtype=np.uint8) for name in METAWORLD_SAWYER.cameras}
 
 
+def test_a_part_that_starts_at_the_beginning_stays_there() -> None:
+    """Behind another part of its column; without a start it would be taken from behind that."""
+    parts = (Part("gripper", ("g",), start=7), Part("joints", tuple("abcdefg"), start=0), Part("still", ("s",)))
+    assert tuple(Part.from_dict(part.to_dict(), "here") for part in parts) == parts
+    assert parts[2].to_dict() == {"name": "still", "dims": ("s",)}
+
+
 def test_yaml_round_trip(tmp_path: Path) -> None:
     for robot in (load_embodiment(path.stem) for path in SHIPPED.glob("*.yaml")):
         robot.to_yaml(tmp_path / "robot.yaml")

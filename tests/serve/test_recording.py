@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -123,6 +126,25 @@ def test_the_oldest_recordings_make_room(tmp_path: Path) -> None:
     assert recorder.dropped == 0
     assert sum(file.stat().st_size for file in tmp_path.iterdir()) <= 1_000_000
     assert 5 <= len(files) <= 9 and "robot-39" in files[-1] and not any("robot-00" in name for name in files)
+
+
+def test_a_disk_that_fails_is_told_and_ends_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The folder goes away under films that are still to be written: all that comes is dropped, and it closes."""
+    recorder = Recorder(tmp_path / "gone", Served("m", "r", METAWORLD_SAWYER, 8, True, True))
+    dream = np.zeros((4, 16, 16, 3), np.uint8)
+    answer = Answer(np.zeros((8, 4), np.float32), 8, Choice((0,), "first"), "robot", 0, 0, dream=dream)
+    recorder.keep(Exchange("openpi", b"x", b"", answer))
+    while recorder.backlog or not list((tmp_path / "gone").glob("*")):
+        time.sleep(0.01)
+    shutil.rmtree(tmp_path / "gone")
+    for number in range(1, 100):
+        while recorder.backlog > 10:
+            time.sleep(0.001)
+        recorder.keep(Exchange("openpi", b"x", b"", replace(answer, episode=number)))
+    began = time.monotonic()
+    recorder.close()
+    assert time.monotonic() - began < 30
+    assert recorder.dropped >= 99 and "No such file" in caplog.text
 
 
 # ---------------------------------------------------------------- echo

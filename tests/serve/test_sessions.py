@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from wam.serve.errors import ServeError
@@ -102,7 +104,16 @@ def test_a_dead_worker_is_told_to_those_who_had_begun() -> None:
 
 
 def test_labels_are_fit_for_file_names() -> None:
-    assert Table().get(Who("../../etc/pass wd\n", "3"), "x").label == ".._.._etc_pass_wd_.3"
+    label = Table().get(Who("../../etc/pass wd\n", "3"), "x").label
+    assert re.fullmatch(r"[A-Za-z0-9_-]+", label) and "etc_pass_wd_" in label
+    assert Table().get(Who("left-arm_2"), "x").label == "left-arm_2"
+
+
+def test_every_session_has_a_label_of_its_own() -> None:
+    table = Table()
+    names = (("左臂", None), ("右臂", None), ("a/b", None), ("a_b", None), ("x", "y"), ("x.y", None), ("x" * 90, None))
+    labels = [table.get(Who(*name), "c").label for name in (*names, ("x" * 91, None))]
+    assert len(set(labels)) == len(labels)
 
 
 def test_a_reset_without_an_environment_means_all_of_them() -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ from tests.serve.servers import Client, Running, TinySource, request_of, serving
 from tests.serve.test_websocket import episode, in_process
 from tests.serve.troubles import TroubleSource
 
+from wam.serve.server import WamServer, Where
 from wam.serve.service import Limits
 from wam.serve.supervisor import Patience, WorkerBroken
 
@@ -168,6 +172,27 @@ def test_a_model_that_cannot_be_started_again_ends_the_server(tmp_path: Path, mo
         reply = told(client, "work")
         assert reply.startswith("Unavailable: the model's process died 1 times before it was ready")
         assert running.get("/healthz")[0] == 503 and running.server.ending
+
+
+def test_waiting_behind_others_is_no_hang() -> None:
+    """Four robots of a second each, one after the other, with two seconds for a step."""
+    with serving(TroubleSource(), limits=Limits(patience=Patience(step=2.0), batch=1)) as running, ExitStack() as stack:
+        clients = [stack.enter_context(Client(running.url)) for _ in range(4)]
+        with ThreadPoolExecutor(4) as pool:
+            replies = list(pool.map(lambda client: told(client, "slow"), clients))
+        assert [reply["actions"].shape for reply in replies] == [(8, 4)] * 4
+        assert running.server.service.supervisor.restarts == 0
+
+
+def test_a_server_that_is_still_loading_can_be_ended() -> None:
+    async def serve() -> None:
+        server = WamServer(TroubleSource(loads=120.0), Where(port=0))
+        asyncio.get_running_loop().call_later(1.0, server.end)
+        await server.run()
+
+    began = time.monotonic()
+    asyncio.run(serve())
+    assert time.monotonic() - began < 20
 
 
 def test_stopping_lets_what_is_in_flight_finish() -> None:

@@ -17,16 +17,18 @@ from wam.serve.metadata import Served
 
 @dataclass(frozen=True)
 class TroubleSource:
-    """refuses: do not load.  dies_if: die while loading when this file exists."""
+    """refuses: do not load.  dies_if: die while loading when this file exists.  loads: for so many seconds."""
 
     refuses: str = ""
     dies_if: Path | None = None
+    loads: float = 0.0
 
     def open(self) -> Backend:
         if self.refuses:
             raise FileNotFoundError(self.refuses)
         if self.dies_if is not None and self.dies_if.exists():
             os._exit(7)
+        time.sleep(self.loads)
         return TroubleBackend()
 
 

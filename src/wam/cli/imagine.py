@@ -231,7 +231,7 @@ def _page(
 ) -> str:
     plots = "".join(
         plot(name, {table: values[:, dim] for table, values in tables.items()}, robot.control_hz)
-        for dim, name in enumerate(robot.action_names)
+        for dim, name in enumerate(robot.action_names if tables else ())
     )
     legend = "".join(
         f'<span class="chip"><b style="color:{COLOURS[i]}">&#9644;</b> {escape(name)}</span>'

@@ -26,7 +26,7 @@ from wam.engine.memory import Memory, Twin, join_contexts, together
 from wam.engine.policy import ActionChunk
 from wam.engine.session import Session
 from wam.engine.split import Partner
-from wam.engine.step_cache import Levels
+from wam.engine.step_cache import FixedSteps, Levels
 from wam.flow.sampler import Given, Imagined, Sampler
 from wam.model.attention import ANCHOR
 from wam.model.kv_cache import KVCache
@@ -133,7 +133,12 @@ class Engine:
             for group in _alike(turns, _is_anchor):
                 self._remember([turn.session for turn in group])
             clock.lap("remember")
-        for group in _alike(turns, lambda turn: (self.config.joint_pass and _is_anchor(turn), turn.prefix)):
+        cache = self.config.step_cache  # a rule that looks at the velocities decides for one session at a time
+        alone = cache is not None and not isinstance(cache.rule, FixedSteps)
+        for group in _alike(
+            turns,
+            lambda turn: (self.config.joint_pass and _is_anchor(turn), turn.prefix, id(turn) if alone else None),
+        ):
             self._denoise(group)
         clock.lap("denoise")
         chunks = [self._act(turn) for turn in turns]

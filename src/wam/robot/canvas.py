@@ -52,6 +52,10 @@ def _cell(images: Mapping[str, Image], name: str, embodiment: Embodiment) -> Ima
     if view.dtype != np.uint8 or view.ndim != 3 or view.shape[2] != 3:
         raise ValueError(f"camera {name!r}: found {view.dtype} {view.shape}, expected uint8 (height, width, 3)")
     if embodiment.crop is not None:
+        if min(int(embodiment.crop * size) for size in view.shape[:2]) < 1:
+            raise ValueError(
+                f"camera {name!r}: found {view.shape}, of which a crop of {embodiment.crop} leaves nothing"
+            )
         return prepare_view(view, *cell[:2], embodiment.crop)
     if view.shape != cell:
         raise ValueError(

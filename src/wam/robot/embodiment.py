@@ -46,7 +46,8 @@ class Part:
     def to_dict(self) -> dict[str, Any]:
         """Only what differs from the defaults."""
         given = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        return {name: value for name, value in given.items() if name in {"name", "dims"} or value not in (None, False)}
+        usual = {f.name: f.default for f in dataclasses.fields(self)}
+        return {name: value for name, value in given.items() if value != usual[name]}  # a start of 0 is none of them
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any], source: str) -> Part:

@@ -36,7 +36,7 @@ def spoken(instruction: str) -> str:
     """Lower case; a text that spells a list, such as "['a', 'b']", stands for its first entry."""
     try:
         value = ast.literal_eval(instruction)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):  # whatever somebody says
         value = instruction
     first = value[0] if isinstance(value, (list, tuple)) and value else instruction
     return str(first).lower()

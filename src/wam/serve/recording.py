@@ -12,7 +12,7 @@ import queue
 import struct
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -81,18 +81,24 @@ class Recorder:
         while True:
             try:
                 exchange = self._queue.get(timeout=_IDLE / 4)
-                if exchange is None:
-                    break
-                self._write(exchange)
             except queue.Empty:
                 pass
-            except OSError as problem:
-                logger.error("--record %s: %s; this exchange is lost", self._folder, problem)
-                self.dropped += 1
+            else:
+                if exchange is None:
+                    break
+                self._attempt("this exchange is lost", self._write, exchange)
             for name in [name for name, e in self._open.items() if time.monotonic() - e.touched > _IDLE]:
-                self._finish(name)
+                self._attempt("its film is lost", self._finish, name)
         for name in list(self._open):
-            self._finish(name)
+            self._attempt("its film is lost", self._finish, name)
+
+    def _attempt(self, otherwise: str, work: Callable[[Any], None], what: Any) -> None:
+        """Whatever goes wrong, the thread goes on: a robot that is served matters more than its recording."""
+        try:
+            work(what)
+        except Exception as problem:
+            logger.error("--record %s: %s; %s", self._folder, problem, otherwise)
+            self.dropped += 1
 
     def _write(self, exchange: Exchange) -> None:
         answer = exchange.answer
@@ -107,7 +113,10 @@ class Recorder:
         if episode is None:
             stamp = time.strftime("%Y%m%d-%H%M%S")
             path = self._folder / f"{stamp}-{name}-{answer.episode}-{part}{SUFFIX}"
-            episode = self._open[name] = _Episode(path, path.open("wb"), answer.episode, part)
+            while path.exists():  # of the same second: an episode that was left and taken up again
+                part += 1
+                path = self._folder / f"{stamp}-{name}-{answer.episode}-{part}{SUFFIX}"
+            episode = self._open[name] = _Episode(path, path.open("xb"), answer.episode, part)
             episode.append({"format": FORMAT, "served": self._served.to_dict()})
         episode.append(
             {

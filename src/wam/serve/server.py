@@ -115,11 +115,16 @@ class WamServer:
         for number in (signal.SIGTERM, signal.SIGINT):
             with suppress(NotImplementedError):  # not on every system
                 loop.add_signal_handler(number, self._end.set)
-        on_started(await self.start())
+        starting, ending = asyncio.ensure_future(self.start()), asyncio.ensure_future(self._end.wait())
         try:
-            await self._end.wait()
+            await asyncio.wait((starting, ending), return_when=asyncio.FIRST_COMPLETED)
+            if starting.done():
+                on_started(starting.result())
+            await ending
             logger.info("shutting down")
         finally:
+            starting.cancel()
+            ending.cancel()
             await self.stop()
         if self.service.supervisor.broken is not None:
             raise WorkerBroken(self.service.supervisor.broken)

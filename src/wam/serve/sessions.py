@@ -150,7 +150,10 @@ def key_of(who: Who, connection: str) -> Key:
 
 
 def label_of(who: Who, connection: str) -> str:
-    """For people and file names."""
+    """For people and file names; another one for every session."""
     name = who.session if who.session is not None else connection
     label = name if who.env is None else f"{name}.{who.env}"
-    return "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "_" for c in label)[:80]
+    plain = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "_" for c in label)[:80]
+    if who.env is None and plain == label:
+        return label
+    return f"{plain}-{hashlib.sha256(repr(key_of(who, connection)).encode()).hexdigest()[:8]}"

@@ -63,6 +63,7 @@ class Supervisor:
         self._process: BaseProcess | None = None
         self._jobs: dict[int, asyncio.Future[link.Message]] = {}
         self._number = self._fruitless = 0
+        self._heard = 0.0  # when the worker answered somebody
         self._first: asyncio.Future[Served] | None = None
         self._life: asyncio.Task[None] | None = None
         self.restarts = 0
@@ -88,20 +89,29 @@ class Supervisor:
         self._life = asyncio.create_task(self._keep_alive(), name="wam-serve-worker")
         return await self._first
 
+    async def until_ready(self) -> None:
+        """Wait for the worker, if it is being started. Raises ServeError (Unavailable) when that takes too long."""
+        try:
+            async with asyncio.timeout(self._patience.restart):
+                await self._settled.wait()
+        except TimeoutError:
+            raise ServeError("Unavailable", "the model is being started again; ask again in a moment") from None
+        if not self.ready:
+            raise ServeError("Unavailable", self.broken or "the server is shutting down")
+
     async def step(self, job: dict[str, Any]) -> link.Message:
         """The next chunk of a session.
 
         Raises ServeError: SessionLost if the worker died over it, Unavailable if there is none, BadRequest if the
         policy refuses it.
         """
-        await self._wait_until_ready()
+        await self.until_ready()
         self._number += 1
         number, answer = self._number, asyncio.get_running_loop().create_future()
         self._jobs[number] = answer
         try:
             self._send({**job, "job": number})
-            async with asyncio.timeout(self._patience.step):
-                message: link.Message = await answer
+            message = await self._answered(answer)
         except TimeoutError:
             self._kill()
             raise ServeError(
@@ -115,14 +125,29 @@ class Supervisor:
             raise bad_request(message["message"])
         return message
 
+    async def _answered(self, answer: asyncio.Future[link.Message]) -> link.Message:
+        """Raises TimeoutError when the worker says nothing to anybody for as long as a step may take.
+
+        Waiting behind others is no silence: it answers them meanwhile.
+        """
+        asked = time.monotonic()
+        while not answer.done():
+            left = max(asked, self._heard) + self._patience.step - time.monotonic()
+            if left <= 0:
+                raise TimeoutError
+            await asyncio.wait((answer,), timeout=left)
+        return answer.result()
+
     def drop(self, session: int) -> None:
         """The session's memory is not needed any more."""
         if self._writer is not None and self.ready:
             self._send({"drop": session})
 
     async def stop(self) -> None:
-        """End the worker. Whoever still waits is told."""
-        self._stopping = True
+        """End the worker, at once if it is still loading. Whoever still waits is told."""
+        loading, self._stopping = not self._settled.is_set(), True
+        if loading:
+            self._kill()
         self._settled.set()
         if self._writer is not None:
             self._writer.close()  # the worker goes home at the end of its link
@@ -189,6 +214,7 @@ class Supervisor:
             self._first.set_result(served)
 
     def _hear(self, message: link.Message) -> None:
+        self._heard = time.monotonic()
         answer = self._jobs.get(message["done"] if "done" in message else message["failed"])
         if answer is not None and not answer.done():
             answer.set_result(message)
@@ -196,15 +222,6 @@ class Supervisor:
     def _send(self, message: link.Message) -> None:
         assert self._writer is not None
         self._writer.write(link.encode(message))
-
-    async def _wait_until_ready(self) -> None:
-        try:
-            async with asyncio.timeout(self._patience.restart):
-                await self._settled.wait()
-        except TimeoutError:
-            raise ServeError("Unavailable", "the model is being started again; ask again in a moment") from None
-        if not self.ready:
-            raise ServeError("Unavailable", self.broken or "the server is shutting down")
 
     def _fail_all(self, why: str) -> None:
         for answer in self._jobs.values():

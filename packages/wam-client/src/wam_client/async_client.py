@@ -82,10 +82,13 @@ class AsyncClient:
                 logger.info("%s; asked again in %.1f s", problem, pause)
                 await asyncio.sleep(pause)
             except ConnectionLost as problem:
-                if self._retry.patience == 0:
+                if not again:
+                    pauses = self._retry.pauses()  # patience is counted from the first loss, not from the request
+                again, pause = True, next(pauses, None)
+                if pause is None:
                     raise
                 logger.warning("%s; connecting again, the episode starts anew", problem)
-                again = True
+                await asyncio.sleep(pause)
             else:
                 self.conversation.answered(env)
                 return reply
