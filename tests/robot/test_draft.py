@@ -176,7 +176,13 @@ def test_every_camera_has_a_place(keys: tuple[str, ...], canvas: tuple[tuple[str
 
 @pytest.mark.parametrize(
     ("camera", "cell"),
-    [((64, 64), (64, 64)), ((84, 84), (64, 64)), ((720, 1280), (160, 288)), ((256, 256), (224, 224))],
+    [
+        ((64, 64), (64, 64)),
+        ((84, 84), (64, 64)),
+        ((720, 1280), (160, 288)),
+        ((256, 256), (224, 224)),
+        ((48, 64), (48, 64)),
+    ],
 )
 def test_cells_keep_the_shape_of_the_pictures(camera: tuple[int, int], cell: tuple[int, int]) -> None:
     chosen = choose_cell({"a": camera}, ["a"], None)

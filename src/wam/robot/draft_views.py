@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from wam.robot.embodiment import IMAGE_PREFIX, EmbodimentError
 
 WRIST = re.compile(r"wrist|hand|gripper|eye_in", re.IGNORECASE)
-MULTIPLE = 32  # pixels: a tokenizer that shrinks by 8, and patches of 4
+MULTIPLES = (32, 16)  # pixels: a tokenizer that shrinks by 8, and patches of 4, or of 2 for small pictures
 LARGEST_CELL = 176 * 320  # pixels, as in the released models
 SAME_SHAPE = 0.05
 
@@ -85,20 +85,23 @@ def _short_names(keys: Sequence[str]) -> list[str]:
 def _cell(size: tuple[int, int]) -> tuple[int, int]:
     """The camera's own size if a tokenizer can take it; else the largest that keeps its shape."""
     height, width = size
-    if height % MULTIPLE == width % MULTIPLE == 0 and height * width <= LARGEST_CELL:
-        return size
-    fits = [
-        (h, w)
-        for h in range(MULTIPLE, height + 1, MULTIPLE)
-        for w in range(MULTIPLE, width + 1, MULTIPLE)
-        if h * w <= LARGEST_CELL and abs(w / h / (width / height) - 1) <= SAME_SHAPE
-    ]
-    if not fits:
-        raise EmbodimentError(
-            f"field 'view_height': no cell of at most {LARGEST_CELL} pixels with sides in steps of {MULTIPLE} has the "
-            f"shape of pictures of {_size(size)}; give --view HEIGHT WIDTH"
-        )
-    return min(fits, key=lambda cell: (round(abs(cell[1] / cell[0] / (width / height) - 1), 2), -cell[0] * cell[1]))
+    for multiple in MULTIPLES:
+        if height % multiple == width % multiple == 0 and height * width <= LARGEST_CELL:
+            return size
+        fits = [
+            (h, w)
+            for h in range(multiple, height + 1, multiple)
+            for w in range(multiple, width + 1, multiple)
+            if h * w <= LARGEST_CELL and abs(w / h / (width / height) - 1) <= SAME_SHAPE
+        ]
+        if fits:
+            return min(
+                fits, key=lambda cell: (round(abs(cell[1] / cell[0] / (width / height) - 1), 2), -cell[0] * cell[1])
+            )
+    raise EmbodimentError(
+        f"field 'view_height': no cell of at most {LARGEST_CELL} pixels with sides in steps of {MULTIPLES[-1]} has the "
+        f"shape of pictures of {_size(size)}; give --view HEIGHT WIDTH"
+    )
 
 
 def _size(size: tuple[int, int]) -> str:
