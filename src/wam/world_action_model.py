@@ -63,8 +63,7 @@ class WorldActionConfig:
         if self.latent[1] % self.transformer.patch or self.latent[2] % self.transformer.patch:
             raise ValueError(
                 f"config: latents of {self.latent[1]} x {self.latent[2]} cannot be cut into patches of "
-                f"{self.transformer.patch}; choose another --size.patch, or a canvas whose pixels are multiples of "
-                f"{8 * self.transformer.patch}"
+                f"{self.transformer.patch}; choose another --size.patch, or another size of the canvas"
             )
         for robot in self.embodiments:
             _check_fits(robot, self.transformer)

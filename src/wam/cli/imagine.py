@@ -229,19 +229,23 @@ def _table(tables: Mapping[str, Numbers], robot: Embodiment) -> str:
 def _page(
     scene: Scene, found: Imagination, robot: Embodiment, picture: Frames, film: str, tables: Mapping[str, Numbers]
 ) -> str:
-    plots = "".join(
-        plot(name, {table: values[:, dim] for table, values in tables.items()}, robot.control_hz)
-        for dim, name in enumerate(robot.action_names if tables else ())
-    )
-    legend = "".join(
-        f'<span class="chip"><b style="color:{COLOURS[i]}">&#9644;</b> {escape(name)}</span>'
-        for i, name in enumerate(tables)
-    )
     told = "".join(f"<p>{escape(line)}</p>" for line in _told(found, robot))
     style = "<style>h4 { font-size: .85rem; font-weight: 600; margin: 10px 0 2px; } img { max-width: 100%; }</style>"
     body = f"""{style}<h1>{escape(found.mode)}</h1>
 <section><p class="sentence">{escape(scene.caption)}</p>{told}<figure>{film}</figure></section>
 <section><h2>Last frame of every chunk</h2>{picture_tag(picture, "film strip")}</section>"""
     if tables:
-        body += f'<section><h2>Actions</h2><div class="chips">{legend}</div>{plots}</section>'
+        body += _plots(robot, tables)
     return page(f"imagine: {found.mode}", body)
+
+
+def _plots(robot: Embodiment, tables: Mapping[str, Numbers]) -> str:
+    plots = "".join(
+        plot(name, {table: values[:, dim] for table, values in tables.items()}, robot.control_hz)
+        for dim, name in enumerate(robot.action_names)
+    )
+    legend = "".join(
+        f'<span class="chip"><b style="color:{COLOURS[i]}">&#9644;</b> {escape(name)}</span>'
+        for i, name in enumerate(tables)
+    )
+    return f'<section><h2>Actions</h2><div class="chips">{legend}</div>{plots}</section>'

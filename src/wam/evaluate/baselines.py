@@ -14,7 +14,7 @@ import numpy.typing as npt
 from wam.engine.policy import ActionChunk
 from wam.evaluate.rollout import Environment
 from wam.realtime import Rest
-from wam.robot.embodiment import METAWORLD_SAWYER, Embodiment, Part
+from wam.robot.embodiment import METAWORLD_SAWYER, Embodiment, Part, indexed
 from wam.robot.observation import Observation
 from wam.sim.positions import TARGET
 
@@ -64,8 +64,7 @@ def standing(embodiment: Embodiment, state: npt.NDArray[np.float32] | None = Non
     """
     action: list[float] = []
     keep: list[int] = []
-    for part in embodiment.action:
-        places = range(len(action), len(action) + len(part.dims))
+    for part, places in indexed(embodiment.action):
         if part.relative or part.dims == TARGET[:3]:
             action += _present(embodiment, part, state)
             keep += places
@@ -79,12 +78,10 @@ def standing(embodiment: Embodiment, state: npt.NDArray[np.float32] | None = Non
 
 def _present(embodiment: Embodiment, part: Part, state: npt.NDArray[np.float32] | None) -> list[float]:
     """The part of the state that this action leads."""
-    start = 0
-    for known in embodiment.state:
+    for known, places in indexed(embodiment.state):
         if state is not None and (known.name, len(known.dims)) == (part.name, len(part.dims)):
-            present: list[float] = state[start : start + len(known.dims)].tolist()
+            present: list[float] = state[list(places)].tolist()
             return present
-        start += len(known.dims)
     found = "no state is known" if state is None else f"the state has no part {part.name!r} of {len(part.dims)} numbers"
     raise ValueError(
         f"embodiment {embodiment.name!r}: action {part.name!r} is a position to hold still at, but {found}"

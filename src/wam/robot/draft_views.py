@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 from wam.robot.embodiment import IMAGE_PREFIX, EmbodimentError
 
@@ -85,19 +86,15 @@ def _short_names(keys: Sequence[str]) -> list[str]:
 def _cell(size: tuple[int, int]) -> tuple[int, int]:
     """The camera's own size if a tokenizer can take it; else the largest that keeps its shape."""
     height, width = size
+
+    def stretched(cell: tuple[int, int]) -> float:
+        return abs(cell[1] / cell[0] / (width / height) - 1)
+
     for multiple in MULTIPLES:
-        if height % multiple == width % multiple == 0 and height * width <= LARGEST_CELL:
-            return size
-        fits = [
-            (h, w)
-            for h in range(multiple, height + 1, multiple)
-            for w in range(multiple, width + 1, multiple)
-            if h * w <= LARGEST_CELL and abs(w / h / (width / height) - 1) <= SAME_SHAPE
-        ]
+        sides = (range(multiple, side + 1, multiple) for side in size)
+        fits = [(h, w) for h, w in product(*sides) if h * w <= LARGEST_CELL and stretched((h, w)) <= SAME_SHAPE]
         if fits:
-            return min(
-                fits, key=lambda cell: (round(abs(cell[1] / cell[0] / (width / height) - 1), 2), -cell[0] * cell[1])
-            )
+            return min(fits, key=lambda cell: (round(stretched(cell), 2), -cell[0] * cell[1]))
     raise EmbodimentError(
         f"field 'view_height': no cell of at most {LARGEST_CELL} pixels with sides in steps of {MULTIPLES[-1]} has the "
         f"shape of pictures of {_size(size)}; give --view HEIGHT WIDTH"

@@ -61,6 +61,15 @@ class Part:
         return cls(**values)
 
 
+def indexed(parts: tuple[Part, ...]) -> list[tuple[Part, range]]:
+    """Every part with the places of its dimensions in the vector."""
+    placed, start = [], 0
+    for part in parts:
+        placed.append((part, range(start, start + len(part.dims))))
+        start += len(part.dims)
+    return placed
+
+
 @dataclass(frozen=True)
 class Moments:
     """Mean, standard deviation, 1 % and 99 % quantile of every dimension, in the units that are scaled.

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wam.robot.embodiment import Embodiment, EmbodimentError, Part
+from wam.robot.embodiment import Embodiment, EmbodimentError, Part, indexed
 from wam.robot.normalization import Normalizer
 
 
@@ -105,14 +105,14 @@ def opened_state(embodiment: Embodiment, state: Tensor) -> Tensor:
 
 def _relative_to(embodiment: Embodiment) -> tuple[list[int], list[int]]:
     """The relative dimensions of the action, and the dimensions of the state that they are relative to."""
-    state = {part.name: indices for part, indices in _indexed(embodiment.state)}
-    relative = [(part, indices) for part, indices in _indexed(embodiment.action) if part.relative]
+    state = {part.name: indices for part, indices in indexed(embodiment.state)}
+    relative = [(part, indices) for part, indices in indexed(embodiment.action) if part.relative]
     return [i for _, indices in relative for i in indices], [i for part, _ in relative for i in state[part.name]]
 
 
 def _opened(x: Tensor, parts: tuple[Part, ...]) -> Tensor:
     """Raw gripper values -> 0 open, 1 closed."""
-    for part, indices in _indexed(parts):
+    for part, indices in indexed(parts):
         if part.gripper is not None:
             opened, closed = part.gripper
             x = x.clone()
@@ -122,7 +122,7 @@ def _opened(x: Tensor, parts: tuple[Part, ...]) -> Tensor:
 
 def _closed(x: Tensor, parts: tuple[Part, ...]) -> Tensor:
     """The inverse of `_opened`, in place."""
-    for part, indices in _indexed(parts):
+    for part, indices in indexed(parts):
         if part.gripper is not None:
             opened, closed = part.gripper
             x[..., list(indices)] = opened + x[..., list(indices)] * (closed - opened)
@@ -134,12 +134,3 @@ def _normalizer(embodiment: Embodiment, vector: str) -> Normalizer:
     if embodiment.normalization == "quantiles":
         return Normalizer.from_quantiles(moments)
     return Normalizer.from_mean_std(moments)
-
-
-def _indexed(parts: tuple[Part, ...]) -> list[tuple[Part, range]]:
-    """Every part with the places of its dimensions in the vector."""
-    placed, start = [], 0
-    for part in parts:
-        placed.append((part, range(start, start + len(part.dims))))
-        start += len(part.dims)
-    return placed

@@ -112,10 +112,8 @@ class Recorder:
                 episode = None
         if episode is None:
             stamp = time.strftime("%Y%m%d-%H%M%S")
-            path = self._folder / f"{stamp}-{name}-{answer.episode}-{part}{SUFFIX}"
-            while path.exists():  # of the same second: an episode that was left and taken up again
-                part += 1
-                path = self._folder / f"{stamp}-{name}-{answer.episode}-{part}{SUFFIX}"
+            while (path := self._folder / f"{stamp}-{name}-{answer.episode}-{part}{SUFFIX}").exists():
+                part += 1  # of the same second: an episode that was left and taken up again
             episode = self._open[name] = _Episode(path, path.open("xb"), answer.episode, part)
             episode.append({"format": FORMAT, "served": self._served.to_dict()})
         episode.append(

@@ -149,9 +149,7 @@ class Service:
     # ---------------------------------------------------------------- one chunk
 
     async def _next_chunk(self, session: Session, ask: Infer, began: float) -> Answer:
-        await (
-            self.supervisor.until_ready()
-        )  # only then it is known what the session has lost; nothing waits until it is sent
+        await self.supervisor.until_ready()  # before looking at what the session has lost; nothing waits from here on
         if ask.anew or (ask.seed is not None and ask.seed != session.seed and not session.begun):
             self.sessions.renew(session, ask.seed)
         if session.lost is not None:

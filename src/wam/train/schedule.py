@@ -11,6 +11,15 @@ from wam.train.config import OptimizerConfig
 from wam.train.parallel import local
 
 
+def require_limits(minutes: float | None, steps: int | None) -> None:
+    """Raises ValueError where a training would never end, or end before it begins."""
+    if minutes is None and steps is None:
+        raise ValueError("minutes and steps are both unset: give at least one limit, or training never ends")
+    for name, limit in (("minutes", minutes), ("steps", steps)):
+        if limit is not None and limit <= 0:
+            raise ValueError(f"{name} is {limit}, expected more than 0")
+
+
 def learning_rate(config: OptimizerConfig, step: int, spent: float) -> float:
     """Warm-up in steps, flat until `flat_share` of the budget, then a cosine to zero; spent in [0, 1]."""
     warm = min(1.0, (step + 1) / max(1, config.warmup_steps))

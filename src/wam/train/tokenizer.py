@@ -28,6 +28,7 @@ from wam.data.files import write_atomic
 from wam.encoders.nano_tokenizer import NanoTokenizer, NanoTokenizerConfig
 from wam.encoders.video import FRAMES_PER_LATENT, frames_to_video
 from wam.model.precision import Precision, arithmetic, compute_dtype
+from wam.train.schedule import require_limits
 from wam.train.tokenizer_frames import FrameStore
 
 log = logging.getLogger(__name__)
@@ -90,11 +91,7 @@ class TokenizerTraining:
     """Steps between checkpoints."""
 
     def __post_init__(self) -> None:
-        if self.minutes is None and self.steps is None:
-            raise ValueError("both minutes and steps are None: give at least one limit, or the training never ends")
-        for name, limit in (("minutes", self.minutes), ("steps", self.steps)):
-            if limit is not None and limit <= 0:
-                raise ValueError(f"{name} is {limit}, expected more than 0")
+        require_limits(self.minutes, self.steps)
 
     @property
     def clip_length(self) -> int:

@@ -22,7 +22,7 @@ from wam.train.config import TrainConfig
 from wam.train.parallel import Processes, gathered
 from wam.train.provenance import command, described, provenance, refuse_changes
 from wam.train.samples import Sample
-from wam.train.schedule import AveragedWeights, learning_rate
+from wam.train.schedule import AveragedWeights, learning_rate, require_limits
 from wam.train.state import AVERAGED, MOMENTS, WEIGHTS, LearnedState, averaged_model, hollow
 from wam.train.trackers import VALIDATION, Trackers
 from wam.train.validation import validate
@@ -80,11 +80,7 @@ class Trainer:
         processes: those that train together; those that a launcher started, by default.
         dreamer: shows people what the model expects, at every validation.
         """
-        if config.minutes is None and config.steps is None:
-            raise ValueError("minutes and steps are both unset: give at least one, or training never ends")
-        for name, limit in (("minutes", config.minutes), ("steps", config.steps)):
-            if limit is not None and limit <= 0:
-                raise ValueError(f"{name} is {limit}, expected more than 0")
+        require_limits(config.minutes, config.steps)
         self.config, self.prompts, self.save_model, self.dreamer = config, prompts, save_model, dreamer
         self.trackers: Trackers | None = None  # of the main process, while it runs
         self.processes = both = processes or Processes(config.precision)
