@@ -60,11 +60,7 @@ class WorldActionConfig:
                 f"config: transformer.embodiments is {self.transformer.embodiments}, but embodiments lists "
                 f"{[robot.name for robot in self.embodiments]}"
             )
-        if self.latent[1] % self.transformer.patch or self.latent[2] % self.transformer.patch:
-            raise ValueError(
-                f"config: latents of {self.latent[1]} x {self.latent[2]} cannot be cut into patches of "
-                f"{self.transformer.patch}; choose another --size.patch, or another size of the canvas"
-            )
+        require_whole_patches(self.latent[1:], self.transformer.patch)
         for robot in self.embodiments:
             _check_fits(robot, self.transformer)
 
@@ -470,6 +466,15 @@ def guided(conditional: Velocity, unconditional: Velocity, scale: float) -> Velo
     """Classifier-free guidance on the video alone: v = v_none + scale (v_prompt - v_none)."""
     assert conditional.video is not None and unconditional.video is not None
     return Velocity(unconditional.video + scale * (conditional.video - unconditional.video), conditional.action)
+
+
+def require_whole_patches(grid: tuple[int, int], patch: int) -> None:
+    """Raises ValueError when latents of this many rows and columns cannot be cut into patches."""
+    if grid[0] % patch or grid[1] % patch:
+        raise ValueError(
+            f"config: latents of {grid[0]} x {grid[1]} cannot be cut into patches of {patch}; choose another "
+            "--size.patch, or another size of the canvas"
+        )
 
 
 def _check_fits(robot: Embodiment, config: TransformerConfig) -> None:

@@ -34,4 +34,4 @@ def test_an_error_is_one_sentence_and_exits_with_1(tmp_path: Path, capsys: pytes
     with pytest.raises(SystemExit) as stop:
         main(["demo", str(tmp_path / "nowhere")])
     assert stop.value.code == 1
-    assert "no such folder, and no shipped model of that name" in capsys.readouterr().err
+    assert "no such folder, no shipped model of that name" in capsys.readouterr().err

@@ -98,7 +98,7 @@ def test_a_model_that_is_not_there_is_an_error() -> None:
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
     assert done.returncode == 1
-    assert "no such folder, and no shipped model of that name" in done.stderr
+    assert "no file or folder 'no-such-model'" in done.stderr
 
 
 def test_an_empty_token_file_is_refused(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from wam.model.attention import ANCHOR
 from wam.robot.embodiment import EmbodimentError, Moments, Part, Statistics
 from wam.train.build import build
 from wam.train.config import AdaptConfig, NetworkSize, TrainConfig, WindowConfig
+from wam.train.sources import LATENTS
 from wam.train.start import Start, grown, known_robots, settled
 from wam.train.trainer import MODEL
 from wam.world_action_model import WorldActionConfig
@@ -59,6 +61,13 @@ def test_the_tokenizer_is_the_initial_models(root: Path, tmp_path: Path) -> None
     other.save_pretrained(tmp_path / "tokenizer")
     with pytest.raises(ValueError, match="--tokenizer .* has fingerprint .* was trained with .*leave the option out"):
         settled(further(root, tmp_path, tokenizer=tmp_path / "tokenizer"), start)
+
+
+def test_patches_that_do_not_fit_are_refused_before_anything_is_encoded(root: Path, tmp_path: Path) -> None:
+    shutil.copytree(root / "data", tmp_path / "data", ignore=shutil.ignore_patterns(LATENTS))
+    with pytest.raises(ValueError, match="8 x 16 cannot be cut into patches of 3; choose another --size.patch"):
+        build(tiny_run(root, tmp_path, data=tmp_path / "data", size=NetworkSize(dim=32, heads=2, layers=2, patch=3)))
+    assert not (tmp_path / "data" / LATENTS).exists()
 
 
 def test_from_nothing_there_is_nothing_to_adapt(root: Path, tmp_path: Path) -> None:

@@ -47,6 +47,10 @@ class Latency:
     """Format of the weights."""
     compile: Compile = "off"
     """Compile the transformer; the first chunks, which compile, are not counted."""
+    joint_pass: bool = True
+    """Remember in the pass of the first denoising step; --no-joint-pass gives remembering a row of its own."""
+    device: str = "cpu"
+    """Where the network runs, such as cuda."""
     threads: int = 1
     json: bool = False
     """Print one line of JSON at the end."""
@@ -63,6 +67,8 @@ def main(config: Latency) -> None:
         guidance=config.guidance,
         weights=config.weights,
         compile=config.compile,
+        joint_pass=config.joint_pass,
+        device=config.device,
     ).engine
     with counted("chunks", console) as watch:
         found = measure(engine, synthetic(engine.embodiment), config.chunks, lambda done: watch(done, config.chunks))

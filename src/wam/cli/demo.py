@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import tyro
@@ -61,13 +61,22 @@ class Demo:
     """Which unseen initial state (0 is the first of the test split)."""
     steps: int = 1
     """Denoising steps per chunk."""
+    temperature: float = 1.0
+    """Scale of the noise that actions begin as; 0, as nano-mt50 was tested, leaves none in those of a single step."""
     compile: Literal["off", "blocks", "whole"] = "off"
     """Run the network through torch.compile, block by block or as a whole; the first chunks then take long."""
+    device: str = "cpu"
+    """Where the network runs, such as cuda."""
     rerun: Path | None = None
     """Also keep a recording for the Rerun viewer (pip install "wam[viz]"); of several tasks, with their names in it."""
     out: Path = Path("runs/demo")
     json: bool = False
     """Print one line of JSON at the end."""
+
+    @property
+    def loop(self) -> dict[str, Any]:
+        """Options of `load_policy`."""
+        return {name: getattr(self, name) for name in ("steps", "temperature", "compile", "device")}
 
     def asked(self) -> tuple[tuple[str, ...], str | None]:
         """(tasks, the sentence to ask for or None for their own). Raises ValueError for what nobody knows."""
@@ -80,9 +89,8 @@ class Demo:
         """Raises ValueError for options that a tour cannot keep."""
         if self.task is not None or self.sentence is not None:
             raise ValueError("--tour asks for every task in its own words; leave --task and --sentence out")
-        options = {"steps": self.steps, "compile": self.compile}
         checkpoint = self.checkpoint or shipped_for(expand(groups or ("mt50",)))
-        return Tour(checkpoint, groups, self.seed, options, self.out, self.rerun)
+        return Tour(checkpoint, groups, self.seed, self.loop, self.out, self.rerun)
 
 
 def main(config: Demo) -> None:
@@ -96,7 +104,7 @@ def main(config: Demo) -> None:
     tasks, sentence = config.asked()
     checkpoint = config.checkpoint or shipped_for(tasks)
     torch.set_num_threads(1)  # of this size; more wait for each other where cores are busy, a second per chunk
-    policy = load_policy(checkpoint, steps=config.steps, decode_video=True, compile=config.compile)
+    policy = load_policy(checkpoint, decode_video=True, **config.loop)
     with console.status("compiling" if config.compile != "off" else "warming up"):
         warm_up(policy.engine)  # so that the first chunk takes no longer than the others
     source = MetaWorldSource(embodiment=policy.embodiment)

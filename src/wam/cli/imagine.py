@@ -79,6 +79,8 @@ class Imagine:
     """Which of the robots that the model knows; the first when left out."""
     noise: int = 0
     """Seed of the noise."""
+    device: str = "cpu"
+    """Where the network runs, such as cuda."""
     out: Path = Path("runs/imagine")
     json: bool = False
     """Print one line of JSON at the end."""
@@ -88,7 +90,7 @@ def main(config: Imagine) -> None:
     """Imagine, write, print."""
     _check(config)
     console = Console(stderr=True)
-    engine = load_policy(config.checkpoint, steps=config.steps, robot=config.robot).engine
+    engine = load_policy(config.checkpoint, steps=config.steps, robot=config.robot, device=config.device).engine
     robot, moment = engine.embodiment, Moment(config.row, config.chunks)
     scene = _scene(config, moment, robot)
     chosen = _chosen(config, scene, robot)

@@ -39,3 +39,5 @@ class Loop:
     """Steps at which the network is not asked: "cosine", "error", "error=0.02", or the steps to run, "0,1,2,6,10"."""
     weights: Weights = "float32"
     """Format of the network's weights."""
+    device: str = "cpu"
+    """Where the network runs, such as cuda."""

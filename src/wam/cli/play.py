@@ -43,6 +43,10 @@ class Play:
     """Which unseen initial state (0 is the first of the test split)."""
     steps: int = 4
     """Denoising steps per chunk; fewer are faster, and blur the dream."""
+    temperature: float = 1.0
+    """Scale of the noise that actions begin as; 0, as nano-mt50 was tested, leaves none in those of a single step."""
+    device: str = "cpu"
+    """Where the network runs, such as cuda."""
     rerun: Path | None = None
     """Keep recordings of all episodes for the Rerun viewer (pip install "wam[viz]"): FILE, then FILE-2, FILE-3, ..."""
     port: int = 8300
@@ -62,7 +66,14 @@ def main(config: Play) -> None:
     console = Console(stderr=True)
     task = asked_for(config.task)
     # Remembering in a pass of its own costs a little time, and shows how much of it remembering takes.
-    policy = load_policy(config.checkpoint, steps=config.steps, decode_video=True, joint_pass=False)
+    policy = load_policy(
+        config.checkpoint,
+        steps=config.steps,
+        temperature=config.temperature,
+        decode_video=True,
+        joint_pass=False,
+        device=config.device,
+    )
     with console.status("warming up"):
         warm_up(policy.engine)
     keep = _Recorder(config.rerun, policy.embodiment)

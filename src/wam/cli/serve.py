@@ -50,8 +50,6 @@ class Serve:
     episode: int = 0
     """Which episode of the data set."""
     loop: tyro.conf.OmitArgPrefixes[Loop] = Loop()
-    device: str = "cpu"
-    """Where the model runs, such as "cuda:0"."""
     threads: int | None = None
     """Of the model's process; torch's own choice when left out."""
     seed: int = 0
@@ -102,8 +100,8 @@ class Serve:
             return ReplaySource(self.replay, self.loop.robot, self.episode)
         checkpoint = str(self.checkpoint)
         if locate(checkpoint).ours:
-            return CheckpointSource(checkpoint, dataclasses.asdict(self.loop), self.device, self.threads)
-        return ReleasedSource(checkpoint, self.loop.robot, self.device, self.threads, self.loop.decode_video)
+            return CheckpointSource(checkpoint, dataclasses.asdict(self.loop), self.threads)
+        return ReleasedSource(checkpoint, self.loop.robot, self.loop.device, self.threads, self.loop.decode_video)
 
     def server(self) -> WamServer:
         token = None if self.token_file is None else self.token_file.read_text().strip()

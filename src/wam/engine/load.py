@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Literal
 
 from wam.checkpoints.model_folder import SHIPPED, load_model, tokenizer_of
+from wam.checkpoints.source import REPOSITORY
+from wam.checkpoints.source import resolve as resolve_source
 from wam.encoders.nano_tokenizer import NanoTokenizer
 from wam.encoders.text import MiniLMTextEncoder
 from wam.engine.compiled import Compile
@@ -13,21 +15,29 @@ from wam.engine.config import EngineConfig
 from wam.engine.engine import Engine
 from wam.engine.guidance import GuidanceMode
 from wam.engine.quantize import Weights, quantize
-from wam.engine.split_process import start_partner
+from wam.engine.split_process import partner_of, start_partner
 from wam.engine.step_cache import step_cache_of
 from wam.engine.wam_policy import WamPolicy
 from wam.flow.sampler import Sampler
 
 
 def resolve(checkpoint: Path | str) -> Path:
-    """A folder as it is, or the folder of a shipped model. Raises FileNotFoundError naming what there is."""
+    """A folder as it is, that of a shipped model, or of a Hub id ("owner/name", "owner/name@revision"), fetched once.
+
+    Raises FileNotFoundError naming what there is, and SourceNotFoundError when the Hub does not deliver.
+    """
     folder = Path(checkpoint)
     if folder.is_dir():
         return folder
     if (SHIPPED / checkpoint).is_dir():
         return SHIPPED / checkpoint
+    if REPOSITORY.match(str(checkpoint).partition("@")[0]) and not folder.exists():
+        return resolve_source(str(checkpoint)).folder
     shipped = sorted(path.name for path in SHIPPED.glob("*/")) if SHIPPED.is_dir() else []
-    raise FileNotFoundError(f"{checkpoint}: no such folder, and no shipped model of that name; shipped are {shipped}")
+    raise FileNotFoundError(
+        f"{checkpoint}: no such folder, no shipped model of that name (these are {shipped}), and no Hub id, which "
+        "would be owner/name"
+    )
 
 
 def load_policy(
@@ -47,15 +57,18 @@ def load_policy(
     weights: Weights = "float32",
     joint_pass: bool = True,
     compile: Compile = "off",
+    device: str = "cpu",
 ) -> WamPolicy:
-    """Load a folder written by `wam train`, or a shipped model by name; options as in `Sampler` and `EngineConfig`.
+    """Load a folder written by `wam train`, a Hub id, or a shipped model by name.
 
-    guidance_mode: "split" starts a second process.  step_cache: see `step_cache_of`.  weights: see `quantize`.
+    Options as in `Sampler` and `EngineConfig`.  guidance_mode: "split" starts a second process, on a GPU of its own if
+    device is one.  step_cache: see `step_cache_of`.  weights: see `quantize`.  device: of the model and its tokenizer,
+    which come there before weights are made smaller or anything is compiled; the text encoder stays on the CPU.
     """
     folder = resolve(checkpoint)
-    model = load_model(folder)
+    model = load_model(folder).to(device)
     quantize(model.transformer, weights)
-    tokenizer = NanoTokenizer.from_pretrained(tokenizer_of(folder))
+    tokenizer = NanoTokenizer.from_pretrained(tokenizer_of(folder)).to(device)
     text_encoder = MiniLMTextEncoder(text_len=model.config.text_len)
     sampler = Sampler(steps=steps, solver=solver, guidance=guidance, video_final=video_final, temperature=temperature)
     config = EngineConfig(
@@ -69,5 +82,7 @@ def load_policy(
         guidance_mode=guidance_mode,
         step_cache=None if step_cache is None else step_cache_of(step_cache),
     )
-    partner = start_partner(folder, weights=weights, joint=config.joint_pass) if guidance_mode == "split" else None
+    partner = None
+    if guidance_mode == "split":
+        partner = start_partner(folder, device=partner_of(device), weights=weights, joint=config.joint_pass)
     return WamPolicy(Engine(model, tokenizer, text_encoder, config, partner))

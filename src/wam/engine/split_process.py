@@ -37,6 +37,15 @@ def meet(store: Store, rank: int, device: torch.device, timeout: float = 10.0) -
     return Wire(cast(Group, dist.ProcessGroupGloo(store, rank, 2, PATIENCE)), device, timeout)
 
 
+def partner_of(device: str) -> str:
+    """The device of the partner: the CPU's is the CPU, the first GPU's the second. Raises ValueError for another."""
+    if device not in ("cpu", "cuda", "cuda:0"):
+        raise ValueError(
+            f"device={device!r}: split guidance leads from 'cpu', or from 'cuda:0' with its partner on 'cuda:1'"
+        )
+    return "cpu" if device == "cpu" else "cuda:1"
+
+
 def start_partner(
     folder: Path, *, device: str = "cpu", weights: Weights = "float32", joint: bool = True, timeout: float = 10.0
 ) -> Partner:

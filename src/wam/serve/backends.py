@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 
 from wam.checkpoints.model_folder import CONFIG, is_adapter, read_config
-from wam.checkpoints.presets import PRESETS
 from wam.checkpoints.recognise import read_fields
 from wam.checkpoints.source import resolve as resolve_source
 from wam.engine.engine import Engine
@@ -73,7 +72,6 @@ class CheckpointSource:
 
     checkpoint: str
     options: Mapping[str, Any] = field(default_factory=dict)
-    device: str = "cpu"
     threads: int | None = None
 
     def open(self) -> EngineBackend:
@@ -82,12 +80,7 @@ class CheckpointSource:
         if self.threads is not None:
             torch.set_num_threads(self.threads)
         found = locate(self.checkpoint)
-        engine = load_policy(found.folder, **self.options).engine
-        if self.device != "cpu":
-            engine.model.to(self.device)
-            if isinstance(engine.tokenizer, torch.nn.Module):
-                engine.tokenizer.to(self.device)
-        return EngineBackend(engine, found.name, found.revision)
+        return EngineBackend(load_policy(found.folder, **self.options).engine, found.name, found.revision)
 
 
 class EngineBackend:
@@ -129,14 +122,9 @@ class Located:
 
 def locate(checkpoint: str) -> Located:
     """Find a model; one on the Hub is downloaded once. Raises OSError or ValueError naming what was tried."""
-    try:
-        folder = resolve(checkpoint)
-        return Located(folder, Path(checkpoint).name, _digest(folder), _is_ours(folder))
-    except FileNotFoundError:
-        if checkpoint.count("/") != 1 and checkpoint not in PRESETS:
-            raise
     source = resolve_source(checkpoint)
-    return Located(source.folder, source.name, source.revision or "unknown", _is_ours(source.folder))
+    revision = source.revision or _digest(source.folder)
+    return Located(source.folder, source.name, revision, _is_ours(source.folder))
 
 
 def _is_ours(folder: Path) -> bool:
@@ -234,6 +222,8 @@ class ReplayBackend:
 
 def robot_of(name: str) -> Embodiment:
     """A robot's name, its YAML file, or a checkpoint that knows one."""
+    if Path(name).suffix in (".yaml", ".yml"):
+        return load_embodiment(name)
     try:
         return read_config(resolve(name)).embodiments[0]
     except FileNotFoundError:

@@ -23,7 +23,7 @@ from wam.train.sources import held_out, members_of, open_entries, robots_of
 from wam.train.start import Start, grown, known_robots, settled
 from wam.train.trackers import check_trackers
 from wam.train.trainer import Trainer
-from wam.world_action_model import WorldActionConfig, WorldActionModel
+from wam.world_action_model import WorldActionConfig, WorldActionModel, require_whole_patches
 
 logger = logging.getLogger(__name__)
 Latent = tuple[int, int, int]
@@ -41,6 +41,7 @@ def build(
     config = settled(config, start)
     assert config.tokenizer is not None  # settled
     tokenizer = NanoTokenizer.from_pretrained(config.tokenizer)
+    require_whole_patches(tokenizer.config.latent_grid, config.size.patch)  # before hours of encoding
     with processes.main_first():  # what is not encoded yet, one of them encodes
         opened = open_entries(config, tokenizer, progress)
     found = robots_of(config, opened)
