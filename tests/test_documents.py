@@ -19,12 +19,13 @@ DOCUMENTS = sorted(
 )
 NAMES = [str(path.relative_to(ROOT)) for path in DOCUMENTS]
 CODE = re.compile(r"^```[a-z]*\n(.*?)^```", flags=re.MULTILINE | re.DOTALL)
+INDENTED = re.compile(r"^    (wam .*)$", flags=re.MULTILINE)
 LEFT_OUT = {"train": ("--data", "--out"), "eval": ("--out",)}  # what "..." stands for, where it has to be given
 
 
 def commands(text: str) -> Iterator[list[str]]:
-    """The words of every `wam` command in the code blocks."""
-    for block in CODE.findall(text):
+    """The words of every `wam` command in the code blocks, between fences or indented."""
+    for block in (*CODE.findall(text), *INDENTED.findall(text)):
         for line in block.replace("\\\n", " ").splitlines():
             if line.startswith("wam "):
                 yield shlex.split(line, comments=True)[1:]

@@ -16,7 +16,10 @@ import tyro
 from tests.serve.servers import Client
 
 from wam.cli.serve import Serve
-from wam.serve.backends import CheckpointSource, EchoSource, ReplaySource
+from wam.engine.load_released import Fit
+from wam.engine.released_loop import ReleasedSampler
+from wam.serve.backends import CheckpointSource, EchoSource, Located, ReplaySource
+from wam.serve.released import ReleasedSource
 
 
 def options(*arguments: str) -> Serve:
@@ -87,6 +90,22 @@ def test_what_is_served_is_chosen_by_name() -> None:
 def test_one_policy_must_be_named(arguments: list[str]) -> None:
     with pytest.raises(ValueError, match="give a checkpoint, --echo ROBOT or --replay FILE"):
         options(*arguments).source()
+
+
+def test_options_that_a_model_would_not_listen_to_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="--published.steps: nano-metaworld is a model of `wam train`.* --steps"):
+        options("nano-metaworld", "--published.steps", "4").source()
+    theirs = Located(Path("droid"), "droid", "unknown", ours=False)
+    monkeypatch.setattr("wam.cli.serve.locate", lambda checkpoint: theirs)
+    with pytest.raises(ValueError, match="--step-cache: droid is weights that somebody else published"):
+        options("droid", "--step-cache", "cosine").source()
+    with pytest.raises(ValueError, match="skip=3: expected 'dynamic' or one of"):
+        options("droid", "--published.calls", "3").source()
+    words = ["--robot", "oxe_droid", "--device", "cuda", "--published.weights", "int4", "--published.text", "drop"]
+    source = options("droid", *words, "--published.steps", "1", "--published.guidance", "1").source()
+    assert isinstance(source, ReleasedSource) and source.robot == "oxe_droid"
+    assert source.fit == Fit("cuda", "int4", text="drop")
+    assert source.config is not None and source.config.sampler == ReleasedSampler(1, guidance=1.0, skip=16)
 
 
 def test_a_model_that_is_not_there_is_an_error() -> None:

@@ -132,6 +132,18 @@ def turned_on(place: Placement, base: Format) -> list[str]:
     return [option for option, on in options.items() if on]
 
 
+def serve_options(place: Placement, base: Format) -> list[str]:
+    """The same, as `wam serve` is told it for published weights."""
+    options = {
+        "--published.text cpu": not place.encoders,
+        "--published.image cpu": not place.encoders,
+        "--published.vae visit": not place.vae,
+        f"--published.weights {place.weights}": place.weights != base,
+        f"--published.blocks {PLACES}": place.offload,
+    }
+    return [option for option, on in options.items() if on]
+
+
 def smaller_formats(gpu: Gpu | None) -> tuple[Format, ...]:
     """8 and 4 bits, in the formats that the GPU has units for."""
     eight: Format = "fp8" if gpu is None or gpu.fp8 else "int8"

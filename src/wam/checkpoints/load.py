@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -35,6 +36,7 @@ if TYPE_CHECKING:  # diffusers takes seconds to import
 
 log = logging.getLogger(__name__)
 Progress = Callable[[str, int, int], None]  # component, bytes done, bytes in all
+Device = torch.device | str
 
 
 def silent(component: str, done: int, total: int) -> None:
@@ -89,13 +91,15 @@ def load_published(
     *,
     components: Collection[str] = PARTS,
     dtype: torch.dtype | None = torch.bfloat16,
-    device: torch.device | str = "cpu",
+    device: Device = "cpu",
+    places: Mapping[str, Device] = MappingProxyType({}),
     progress: Progress = silent,
 ) -> PublishedModel:
     """A folder, a preset or a repository -> networks. The licence goes to the log.
 
     components: which of "transformer", "vae", "text_encoder", "image_encoder" to load; the transformer always is.
     dtype: of all of them; None keeps each weight as it is stored.
+    device: of all of them, but for those that have another one in `places`.
     """
     unknown = set(components) - set(PARTS)
     if unknown:
@@ -103,9 +107,9 @@ def load_published(
     place = source if isinstance(source, Source) else resolve(source, components={*components, "transformer"})
     checked = checked_transformer(place)
     announce(checked.licence, place.name)
-    transformer = _load_transformer(checked, dtype, device, progress)
+    transformer = _load_transformer(checked, dtype, places.get("transformer", device), progress)
     frozen = {
-        part: _load_component(piece, dtype, device, progress)
+        part: _load_component(piece, dtype, places.get(part, device), progress)
         for part, piece in place.found.pieces.items()
         if part in components and part != "transformer"
     }
@@ -128,7 +132,7 @@ def load_transformer(
     config: TransformerConfig | None = None,
     *,
     dtype: torch.dtype | None = None,
-    device: torch.device | str = "cpu",
+    device: Device = "cpu",
     progress: Progress = silent,
 ) -> Transformer:
     """The transformer of a checkpoint in any dialect, with LoRA matrices beside whole weights merged.
@@ -143,8 +147,16 @@ def load_transformer(
     return _load_transformer(checked_transformer(place, config), dtype, device, progress)
 
 
+def load_text_encoder(source: Source, *, dtype: torch.dtype | None = None, device: Device = "cpu") -> Umt5TextEncoder:
+    """The text encoder of a checkpoint alone. Raises MissingPartError when it has none."""
+    piece = source.found.pieces.get("text_encoder")
+    if piece is None:
+        raise MissingPartError(f"{source.asked}: has no text_encoder; found {sorted(source.found.pieces)}")
+    return _text_encoder(_load_component(piece, dtype, device, silent), source)
+
+
 def _load_transformer(
-    checked: CheckedTransformer, dtype: torch.dtype | None, device: torch.device | str, progress: Progress
+    checked: CheckedTransformer, dtype: torch.dtype | None, device: Device, progress: Progress
 ) -> Transformer:
     transformer = skeleton(checked.config)
     _fill(transformer, checked.weights, dtype, device, lambda done, total: progress("transformer", done, total))
@@ -160,7 +172,7 @@ def _fill(
     module: nn.Module,
     weights: Translated,
     dtype: torch.dtype | None,
-    device: torch.device | str,
+    device: Device,
     progress: Callable[[int, int], None],
 ) -> None:
     """Hang converted copies of the weights into a module on the meta device, in the order of the files."""
@@ -181,9 +193,7 @@ def _hang(owners: Mapping[str, nn.Module], name: str, tensor: Tensor) -> None:
         module._buffers[leaf] = tensor
 
 
-def _start(
-    transformer: Transformer, new: Mapping[str, str], dtype: torch.dtype | None, device: torch.device | str
-) -> None:
+def _start(transformer: Transformer, new: Mapping[str, str], dtype: torch.dtype | None, device: Device) -> None:
     """Untrained modules, initialised as in a model of one block that is thrown away afterwards."""
     stored = next(p.dtype for p in transformer.parameters() if not p.is_meta)
     owners = dict(transformer.named_modules())
@@ -202,9 +212,7 @@ def _start(
 # ---------------------------------------------------------------- frozen networks
 
 
-def _load_component(
-    piece: Piece, dtype: torch.dtype | None, device: torch.device | str, progress: Progress
-) -> nn.Module:
+def _load_component(piece: Piece, dtype: torch.dtype | None, device: Device, progress: Progress) -> nn.Module:
     network, weights, module = checked_component(piece)
     aliases = {name.removeprefix(network.old_prefix): name for name in module.state_dict()}
     renamed = Translated(weights, lambda tensors: {aliases[name]: tensor for name, tensor in tensors.items()})
@@ -215,7 +223,7 @@ def _load_component(
     return module.requires_grad_(False).eval()
 
 
-def _fill_counters(module: nn.Module, device: torch.device | str) -> None:
+def _fill_counters(module: nn.Module, device: Device) -> None:
     """What no file holds: position numbers 0, 1, 2, ..."""
     for owner in module.modules():
         if "position_ids" in owner._buffers:

@@ -20,9 +20,10 @@ from rich.table import Table
 
 from wam.bench.hardware import GIB, Gpu, gpu, memory_bytes
 from wam.bench.memory import Format
-from wam.bench.planner import Plan, Stage, StageTime, plan, total_flops, turned_on
+from wam.bench.planner import Plan, Stage, StageTime, plan, serve_options, total_flops, turned_on
 from wam.bench.subject import subject
 from wam.bench.training import TrainingPlan, plan_training
+from wam.checkpoints.presets import PRESETS
 
 TERA = 1e12
 
@@ -53,7 +54,7 @@ class PlanOptions:
     weights: Format | None = None
     """Use this weight format only, instead of trying smaller ones until it fits."""
     steps: int | None = None
-    """Network calls per chunk and branch: by default 8 of the released 16 steps, 4 for a folder."""
+    """Network calls per chunk and branch: by default 8 of the released 16 steps, 1 for a folder of `wam train`."""
     guidance: bool = True
     """Classifier-free guidance: two branches (presets only)."""
     canvas: str | None = None
@@ -73,7 +74,7 @@ def main(config: PlanOptions) -> None:
         sys.exit(2)
     console = Console(stderr=True)
     for part in report:
-        console.print(part)
+        console.print(part, soft_wrap=isinstance(part, str))
     if config.json:
         print(json.dumps(found))
     if found["fits"] is False:
@@ -157,6 +158,8 @@ def _acting_verdict(plan: Plan, device: Gpu | None) -> list[Table | str]:
     lines: list[Table | str] = [table, _where(shown.option, shown.memory)]
     if plan.budget is not None:
         lines.append(f"[bold]{_gib(plan.budget)} of GPU memory: {_advice(plan)}[/bold]")
+    if (command := _command(plan)) is not None:
+        lines.append(command)
     if device is not None:
         lines.append(_bound(plan, device))
     return lines
@@ -169,6 +172,15 @@ def _advice(plan: Plan) -> str:
         return f"nothing fits{hint}"
     options = turned_on(plan.chosen.placement, plan.base)
     return f"turn on {', '.join(options)}" if options else "everything fits as it is"
+
+
+def _command(plan: Plan) -> str | None:
+    """What serves the model like that, where published weights of it can act; None where nothing fits, too."""
+    known = PRESETS.get(plan.subject.name)
+    if plan.chosen is None or known is None or known.new_modules:
+        return None
+    source = plan.subject.name if known.repository else "FOLDER"
+    return " ".join(["wam serve", source, "--device cuda", *serve_options(plan.chosen.placement, plan.base)])
 
 
 def _bound(plan: Plan, device: Gpu) -> str:
@@ -216,6 +228,7 @@ def _acting_data(plan: Plan, device: Gpu | None) -> dict[str, Any]:
         "fits": None if plan.budget is None else plan.chosen is not None,
         "option": None if plan.chosen is None else plan.chosen.option,
         "turn_on": None if plan.chosen is None else turned_on(plan.chosen.placement, plan.base),
+        "command": _command(plan),
         "work": [
             {"when": when, "stage": s.name, "passes": s.passes, "flops": s.flops.total, "attention": s.flops.attention}
             for when, s in stages

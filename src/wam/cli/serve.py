@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from wam.cli.loop import Loop
+from wam.cli.published import Published, refuse_foreign
 from wam.serve.backends import CheckpointSource, EchoSource, ReplaySource, Source, locate
 from wam.serve.released import ReleasedSource
 from wam.serve.server import Record, Started, WamServer, Where
@@ -41,8 +42,8 @@ class Serve:
 
     checkpoint: tyro.conf.Positional[str | None] = None
     """A folder written by `wam train`, a Hub id ("owner/name@revision"), or the name of a shipped model; or weights
-    that DreamZero published, which run as their own server does (of the options, --robot, --decode-video and --device
-    apply to them)."""
+    that DreamZero published, which run as their own server does, or as --published... and --robot, --decode-video and
+    --device say."""
     echo: str | None = None
     """Without a model: tell this robot to hold still. A robot's name, its YAML file, or a checkpoint that knows it."""
     replay: str | None = None
@@ -50,6 +51,7 @@ class Serve:
     episode: int = 0
     """Which episode of the data set."""
     loop: tyro.conf.OmitArgPrefixes[Loop] = Loop()
+    published: Published = Published()
     threads: int | None = None
     """Of the model's process; torch's own choice when left out."""
     seed: int = 0
@@ -99,9 +101,12 @@ class Serve:
         if self.replay is not None:
             return ReplaySource(self.replay, self.loop.robot, self.episode)
         checkpoint = str(self.checkpoint)
-        if locate(checkpoint).ours:
+        ours = locate(checkpoint).ours
+        refuse_foreign(checkpoint, self.loop, self.published, ours)
+        if ours:
             return CheckpointSource(checkpoint, dataclasses.asdict(self.loop), self.threads)
-        return ReleasedSource(checkpoint, self.loop.robot, self.loop.device, self.threads, self.loop.decode_video)
+        fit, config = self.published.fit(self.loop), self.published.policy(self.loop)
+        return ReleasedSource(checkpoint, self.loop.robot, fit, config, self.threads)
 
     def server(self) -> WamServer:
         token = None if self.token_file is None else self.token_file.read_text().strip()

@@ -73,11 +73,17 @@ NEEDS: dict[Weights, Need] = {
 INT4_ON_CUDA = Need((8, 0), bfloat16=True, multiple=32)
 
 
-def quantize(transformer: Transformer, weights: Weights) -> Transformer:
-    """Change the transformer's weights in place, on the device where they are, and return it; for inference alone.
+def quantize(
+    transformer: Transformer, weights: Weights, device: torch.device | str | None = None, rest: bool = False
+) -> Transformer:
+    """Change the transformer's weights in place and return it; for inference alone.
 
     "float32" and "bf16" convert everything; the other formats convert the linear layers of the blocks and leave the
     rest in the type it has, so give a bfloat16 transformer to have the rest in bfloat16.
+
+    device: where it is done; where the weights are, when left out. Layers go there one after the other, so that it
+    never holds more than one of them in full, and stay there with everything else; rest: they go back to where they
+    were, and all else stays (for blocks that rest on the host, see `BlockOffload`).
 
     Raises ValueError naming the format's need that is not met (device, type, sizes, merged adapters), and ImportError
     with the line to install torchao.
@@ -85,16 +91,30 @@ def quantize(transformer: Transformer, weights: Weights) -> Transformer:
     if weights not in get_args(Weights):
         raise ValueError(f"weights={weights!r}: expected one of {', '.join(get_args(Weights))}")
     if weights in ("float32", "bf16"):
-        return transformer.to(torch.float32 if weights == "float32" else torch.bfloat16)
+        transformer.to(torch.float32 if weights == "float32" else torch.bfloat16)
+        return transformer if device is None or rest else transformer.to(device)
     layers = quantizable(transformer)
-    first = next(iter(layers.values())).weight
-    need = INT4_ON_CUDA if weights == "int4" and first.device.type == "cuda" else NEEDS.get(weights, Need())
-    _require(need, weights, layers)
-    configuration = _configurations(first.device.type == "cuda")[weights]
+    home = next(iter(layers.values())).weight.device
+    place = home if device is None else torch.device(device)
+    need = INT4_ON_CUDA if weights == "int4" and place.type == "cuda" else NEEDS.get(weights, Need())
+    _require(need, weights, layers, place)
+    configuration = _configurations(place.type == "cuda")[weights]
     torchao = _torchao("torchao.quantization")
     for layer in layers.values():
-        torchao.quantize_(layer, configuration(layer))
+        torchao.quantize_(layer.to(place), configuration(layer))
+        if rest:
+            layer.to(home)
+    if not rest:
+        _move_others(transformer, layers, place)
     return transformer
+
+
+def _move_others(transformer: Transformer, layers: dict[str, nn.Linear], device: torch.device) -> None:
+    """Everything but these layers."""
+    for name, module in transformer.named_modules():
+        if name not in layers:
+            for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
+                tensor.data = tensor.data.to(device)
 
 
 def quantizable(transformer: Transformer) -> dict[str, nn.Linear]:
@@ -116,11 +136,11 @@ def _plain(weight: torch.Tensor) -> bool:
     return type(weight) is nn.Parameter and type(weight.data) is torch.Tensor
 
 
-def _require(need: Need, weights: Weights, layers: dict[str, nn.Linear]) -> None:
+def _require(need: Need, weights: Weights, layers: dict[str, nn.Linear], device: torch.device) -> None:
+    if need.capability is not None:
+        _require_gpu(need.capability, weights, device)
     for name, layer in layers.items():
-        device, dtype = layer.weight.device, layer.weight.dtype
-        if need.capability is not None:
-            _require_gpu(need.capability, weights, device)
+        dtype = layer.weight.dtype
         if need.bfloat16 and dtype != torch.bfloat16:
             raise ValueError(
                 f"weights={weights!r} needs a bfloat16 transformer, but {name} is {dtype}; quantize(transformer, "

@@ -32,6 +32,7 @@ from wam.robot.observation import Image, Observation
 from wam.robot.preprocess import canvas_to_video, resize_video
 from wam.robot.released import clean_text, released_prompt
 from wam.robot.units import Units
+from wam.world_action_model import Network
 
 ImageEncoder = Callable[[Image], Tensor]
 """uint8 pictures (B, H, W, 3) -> features (B, tokens, image_dim)."""
@@ -85,15 +86,17 @@ class ReleasedPolicy:
         image_encoder: ImageEncoder | None,
         embodiment: Embodiment,
         config: PolicyConfig | None = None,
+        network: Network | None = None,
     ) -> None:
         """embodiment: with its statistics (`wam.checkpoints.statistics` reads those of released weights).
+        network: what runs in place of the transformer, a compiled one for instance.
 
         Raises ValueError if the parts do not belong together.
         """
         self.transformer, self.tokenizer = transformer.eval(), tokenizer
         self.text_encoder, self.image_encoder = text_encoder, image_encoder
         self.embodiment, self.units = embodiment, Units(embodiment)
-        self.config = config or PolicyConfig()
+        self.config, self.network = config or PolicyConfig(), network
         self._check()
         self._texts: tuple[str, list[Tensor]] | None = None
         self._session: _Session | None = None
@@ -198,7 +201,7 @@ class ReleasedPolicy:
         clock.lap("prompt")
         patch = self.transformer.config.patch
         grid = (anchor.shape[-2] // patch, anchor.shape[-1] // patch)
-        loop = ReleasedLoop(self.transformer, prompts, grid, self.config.sampler, first_frame)
+        loop = ReleasedLoop(self.transformer, prompts, grid, self.config.sampler, first_frame, self.network)
         loop.remember(anchor, ANCHOR)
         clock.lap("remember")
         self._session = _Session(loop, ANCHOR, anchor, encoder_state)

@@ -5,22 +5,33 @@ The networks are shared; what a session remembers is its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from wam.engine.policy import ActionChunk, Policy
-from wam.engine.released_policy import PolicyConfig, ReleasedPolicy
-from wam.robot.released import TAGS
+from wam.robot.embodiment import Embodiment
+from wam.robot.observation import Observation
 from wam.serve.backends import Turn
 from wam.serve.metadata import Served
+
+if TYPE_CHECKING:  # they take seconds to import, in the process that holds no model
+    from wam.engine.load_released import Fit
+    from wam.engine.released_policy import PolicyConfig
 
 
 class PolicyBackend:
     """Sessions that are computed one after another."""
 
-    def __init__(self, served: Served, make: Callable[[], Policy]) -> None:
-        """make: a policy for a new session; a single observation must let it begin anew."""
-        self.served, self._make = served, make
+    def __init__(self, served: Served, make: Callable[[], Policy], compiles: bool = False) -> None:
+        """make: a policy for a new session; a single observation must let it begin anew.
+        compiles: the first chunks compile, so they are computed before anybody waits for them."""
+        self.served, self._make, self._compiles = served, make, compiles
 
     def open(self, seed: int) -> Policy:
         policy = self._make()
@@ -33,55 +44,67 @@ class PolicyBackend:
         return [turn.memory.act(turn.looks) for turn in turns]
 
     def warm_up(self, sessions: int) -> None:
-        """The first request pays for what happens once."""
+        """A chunk after the first look and one after those that follow, where that compiles."""
+        if self._compiles:
+            policy, dark = self.open(0), _dark(self.served.robot)
+            for looks in (1, self.served.cadence.frames):
+                policy.act([dark] * looks)
+
+
+def _dark(robot: Embodiment) -> Observation:
+    """What a robot sees in the dark, standing at zero."""
+    black = np.zeros((robot.view_height, robot.view_width, 3), np.uint8)
+    return Observation(dict.fromkeys(robot.cameras, black), np.zeros(robot.state_dim, np.float32), "", 0.0)
 
 
 @dataclass(frozen=True)
 class ReleasedSource:
-    """Weights that DreamZero published, in any layout that `wam inspect` knows, as their own server runs them.
+    """Weights that DreamZero published, in any layout that `wam inspect` knows; by default as their own server runs
+    them.
 
     robot: the tag of a robot that the weights know, such as "oxe_droid"; the first that is described when left out.
-    frames: looks per chunk, 4 as the released server takes, or 8 at the rate of the training videos.
+    fit: where they are and in which format.  config: how they run.
     """
 
     checkpoint: str
     robot: str | None = None
-    device: str = "cpu"
+    fit: Fit | None = None
+    config: PolicyConfig | None = None
     threads: int | None = None
-    decode_video: bool = False
-    frames: int = 4
 
     def open(self) -> PolicyBackend:
         import torch
 
-        from wam.checkpoints.load import load_published
+        from wam.engine.load_released import load_released
 
         if self.threads is not None:
             torch.set_num_threads(self.threads)
-        model = load_published(
-            self.checkpoint, dtype=torch.bfloat16 if self.device != "cpu" else None, device=self.device
-        )
-        if model.vae is None or model.text_encoder is None:
-            raise ValueError(f"{self.checkpoint}: has no vae or no text_encoder, so it cannot act; see wam inspect")
-        vae, text_encoder, image_encoder = model.vae, model.text_encoder, model.image_encoder
-        known = [tag for tag in model.robots if tag in TAGS]
-        tag = self.robot or (known[0] if known else "")
-        robot = model.robot(tag)
-        config = PolicyConfig(frames=8 if self.frames == 8 else 4, decode_video=self.decode_video)
-
-        def make() -> ReleasedPolicy:
-            see = None if image_encoder is None else image_encoder.encode
-            return ReleasedPolicy(model.transformer, vae, text_encoder, see, robot, config)
-
-        first = make()
+        with _bars() as progress:
+            model = load_released(self.checkpoint, self.robot, self.fit, self.config, progress)
+        first = model.policy()
         served = Served(
-            model.source,
+            model.name,
             model.identity[:12],
-            robot,
+            model.robot,
             first.execute,
             remembers=True,
-            dreams=self.decode_video,
-            frames=config.frames,
+            dreams=model.config.decode_video,
+            frames=model.config.frames,
             stride=first.video_stride,
         )
-        return PolicyBackend(served, make)
+        return PolicyBackend(served, model.policy, self.fit is not None and self.fit.compile != "off")
+
+
+@contextmanager
+def _bars() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar for each component that is loaded; gone when all are."""
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        bars: dict[str, TaskID] = {}
+
+        def watch(component: str, done: int, total: int) -> None:
+            if component not in bars:
+                bars[component] = progress.add_task(component, total=total)
+            progress.update(bars[component], completed=done)
+
+        yield watch

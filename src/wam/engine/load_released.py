@@ -1,0 +1,175 @@
+"""Published weights, ready to act on the hardware there is: what `wam plan` advises, `Fit` turns on.
+
+Everything is loaded to where it rests; the transformer's layers visit the device one by one to be made smaller, so that
+a GPU never has to hold what the options keep away from it. Nothing of this has run with the published files.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, cast
+
+import torch
+
+from wam.checkpoints.errors import MissingPartError
+from wam.checkpoints.load import Progress, PublishedModel, load_published, load_text_encoder, silent
+from wam.checkpoints.recognise import PARTS
+from wam.checkpoints.source import Source, resolve
+from wam.encoders.text import TextEncoder
+from wam.encoders.umt5 import TEXT_LEN
+from wam.encoders.video import VideoTokenizer
+from wam.engine.compiled import compiled
+from wam.engine.placement import BlockOffload, DroppedTextEncoder, OffloadedImageEncoder, OffloadedVideoTokenizer
+from wam.engine.quantize import Weights, quantize
+from wam.engine.released_policy import ImageEncoder, PolicyConfig, ReleasedPolicy
+from wam.robot.embodiment import Embodiment
+from wam.robot.released import TAGS
+from wam.world_action_model import Network
+
+WAN_22_FACTOR, CANVAS_5B = 16, (160, 320)
+"""The released 5B, on the VAE of Wan 2.2, sees its canvas at this height and width (target_video_height, _width)."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Where published weights are, and in which format.
+
+    device: where the transformer works.
+    weights: of its blocks, see `quantize`; None: bfloat16 on a GPU, and as they are stored on a CPU.
+    text: the text encoder (11 GB) on the device; on the CPU; or loaded for a new sentence and dropped after it.
+    image: the image encoder on the device; on the CPU; or resting there and visiting the device for each picture.
+    vae: on the device, or resting on the CPU and visiting the device for each call.
+    blocks: of the transformer that have a place on the device, two or more, while the others rest on the host and
+    take turns; None: all of them are there.
+    compile: the blocks through torch.compile, which takes a minute at the start.
+    """
+
+    device: str = "cpu"
+    weights: Weights | None = None
+    text: Literal["device", "cpu", "drop"] = "device"
+    image: Literal["device", "cpu", "visit"] = "device"
+    vae: Literal["device", "visit"] = "device"
+    blocks: int | None = None
+    compile: Literal["off", "blocks"] = "off"
+
+    def __post_init__(self) -> None:
+        if self.compile != "off" and self.blocks is not None:
+            raise ValueError(
+                f"compile={self.compile!r} with blocks={self.blocks}: a block that is brought from the host cannot be "
+                "compiled; leave one of the two out"
+            )
+
+    @property
+    def dtype(self) -> torch.dtype | None:
+        """Of all parts, before blocks are made smaller; None: as they are stored."""
+        plain: dict[Weights | None, torch.dtype] = {"float32": torch.float32, "bf16": torch.bfloat16}
+        return plain.get(self.weights, None if self.device == "cpu" else torch.bfloat16)
+
+    @property
+    def small(self) -> Weights | None:
+        """The format that blocks are converted to after loading, if any."""
+        return None if self.weights in ("float32", "bf16") else self.weights
+
+    def places(self) -> dict[str, str]:
+        """Where each part is loaded to, if not to the device."""
+        on_the_host = {
+            "transformer": self.small is not None or self.blocks is not None,
+            "vae": self.vae == "visit",
+            "text_encoder": self.text == "cpu",
+            "image_encoder": self.image != "device",
+        }
+        return {part: "cpu" for part, host in on_the_host.items() if host}
+
+
+@dataclass(frozen=True)
+class ReleasedModel:
+    """Networks that any number of sessions share.
+
+    network: what runs in place of the transformer.  identity: of the weights.
+    """
+
+    name: str
+    identity: str
+    model: PublishedModel
+    network: Network
+    tokenizer: VideoTokenizer
+    text_encoder: TextEncoder
+    image_encoder: ImageEncoder | None
+    robot: Embodiment
+    config: PolicyConfig
+
+    def policy(self) -> ReleasedPolicy:
+        """A session of its own."""
+        return ReleasedPolicy(
+            self.model.transformer,
+            self.tokenizer,
+            self.text_encoder,
+            self.image_encoder,
+            self.robot,
+            self.config,
+            self.network,
+        )
+
+
+def load_released(
+    source: str | Path,
+    robot: str | None = None,
+    fit: Fit | None = None,
+    config: PolicyConfig | None = None,
+    progress: Progress = silent,
+) -> ReleasedModel:
+    """A folder, a Hub id or a preset -> a model that acts.
+
+    robot: the tag of a robot that the weights know, such as "oxe_droid"; the first that is described when left out.
+
+    Raises a `CheckpointError` naming what is missing, and ValueError for what the device cannot do (see `quantize`).
+    """
+    fit, place = fit or Fit(), resolve(source)
+    missing = [part for part in ("vae", "text_encoder") if part not in place.found.pieces]
+    if missing:
+        raise MissingPartError(f"{source}: has no {missing[0]}, so it cannot act; see wam inspect")
+    components = [part for part in PARTS if part != "text_encoder" or fit.text != "drop"]
+    model = load_published(
+        place, components=components, dtype=fit.dtype, device=fit.device, places=fit.places(), progress=progress
+    )
+    known = [tag for tag in model.robots if tag in TAGS]
+    described = model.robot(robot or (known[0] if known else ""))
+    config = config or PolicyConfig()
+    assert model.vae is not None  # looked for above
+    if config.canvas_size is None and model.vae.spatial_factor == WAN_22_FACTOR:
+        config = replace(config, canvas_size=CANVAS_5B)
+    return ReleasedModel(
+        name=model.source,
+        identity=model.identity,
+        model=model,
+        network=_network(model, fit),
+        tokenizer=OffloadedVideoTokenizer(model.vae, fit.device) if fit.vae == "visit" else model.vae,
+        text_encoder=_text_encoder(model, place, fit),
+        image_encoder=_image_encoder(model, fit),
+        robot=described,
+        config=config,
+    )
+
+
+def _network(model: PublishedModel, fit: Fit) -> Network:
+    """The transformer where it works, in its format."""
+    if fit.small is not None:
+        quantize(model.transformer, fit.small, fit.device, rest=fit.blocks is not None)
+    if fit.blocks is not None:
+        BlockOffload(model.transformer, fit.device, fit.blocks)  # its hooks keep it alive
+    return compiled(model.transformer, fit.compile)
+
+
+def _text_encoder(model: PublishedModel, place: Source, fit: Fit) -> TextEncoder:
+    if fit.text != "drop":
+        return cast(TextEncoder, model.text_encoder)
+    width = model.transformer.config.text_dim
+    return DroppedTextEncoder(lambda: load_text_encoder(place, dtype=fit.dtype, device=fit.device), TEXT_LEN, width)
+
+
+def _image_encoder(model: PublishedModel, fit: Fit) -> ImageEncoder | None:
+    if model.image_encoder is None:
+        return None
+    visits = fit.image == "visit"
+    return OffloadedImageEncoder(model.image_encoder, fit.device) if visits else model.image_encoder.encode
