@@ -149,6 +149,7 @@ def test_contradictions_are_named(tmp_path: Path) -> None:
         ("use_dora", True, "use_dora is True, but only plain LoRA"),
         ("rank_pattern", {"q": 8}, "rank_pattern is"),
         ("bias", "all", "bias is 'all'"),
+        ("init_lora_weights", "pissa_niter_4", "init_lora_weights is 'pissa_niter_4'"),
         ("peft_type", "IA3", "peft_type is 'IA3'"),
     ],
 )
@@ -241,3 +242,14 @@ def test_the_released_14b_adapter_fits_its_base_and_no_other(tmp_path: Path) -> 
     for wrong in ("wan2.2-ti2v-5b", "wan2.1-t2v-1.3b"):
         with pytest.raises(WrongBaseError, match=r"wrong shape.*40 blocks of width 5120, as wan2.1-i2v-14b or"):
             stored.require_fit(skeleton(PRESETS[wrong].transformer).state_dict())
+
+
+def test_an_alpha_that_the_files_contradict_is_refused(tmp_path: Path) -> None:
+    transformer, adapter = trained()
+    save_adapter(transformer, adapter, tmp_path)
+    assert read_adapter(tmp_path, alpha=adapter.config.alpha).config.alpha == adapter.config.alpha
+    for record in (True, False):
+        if not record:
+            (tmp_path / RECORD).unlink()
+        with pytest.raises(CheckpointError, match="its alpha is .*, not 64; leave alpha out"):
+            read_adapter(tmp_path, alpha=64)

@@ -93,6 +93,8 @@ def test_one_weight_under_two_names_is_refused() -> None:
     name = "blocks.0.ffn.0.weight"
     with pytest.raises(ValueError, match="twice"):
         from_wan({name: torch.ones(1), DREAMZERO_PREFIX + name: torch.ones(1)})
+    with pytest.raises(ValueError, match="twice"):
+        from_diffusers({name: torch.ones(1), "blocks.0.ffn.net.0.proj.weight": torch.ones(1)})
 
 
 def test_diffusers_names_are_those_of_diffusers() -> None:

@@ -34,7 +34,7 @@ def members(source: WindowSource) -> list[Member]:
     return [
         Member("one", source, Units(ROBOT), slot=0, weight=2),
         Member("two", source, Units(double), slot=1, weight=1),
-        Member("video", source, None, weight=1, embodiment=PEOPLE),
+        Member("video", source, None, slot=1, weight=1, embodiment=PEOPLE),
     ]
 
 
@@ -50,7 +50,7 @@ def test_every_batch_holds_each_member_in_its_own_units(source: WindowSource) ->
     assert mixture.counts == [4, 2, 2]
     for _ in range(3):
         batch = next(mixture)
-        assert batch.embodiment.tolist() == [0] * 4 + [1] * 2 + [0] * 2
+        assert batch.embodiment.tolist() == [0] * 4 + [1] * 2 + [1] * 2
         assert batch.has_action.tolist() == [True] * 6 + [False] * 2
         assert not batch.action[6:].any() and not batch.state[6:].any() and not batch.action_dims[6:].any()
         rows = source._offset[batch.episode.numpy()] + batch.row.numpy()
@@ -60,6 +60,12 @@ def test_every_batch_holds_each_member_in_its_own_units(source: WindowSource) ->
         prompts = [prompts_of(mixture.members)[i] for i in batch.text_id.tolist()]
         plain = [source.sentences[task] for task in source._instructions.said(rows, None)]
         assert prompts == [*plain[:6], *(f"people {sentence}" for sentence in plain[6:])]
+
+
+def test_where_nothing_was_said_there_is_no_prompt(source: WindowSource, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even the robot's template: the policy hears nothing then, too."""
+    monkeypatch.setattr(WindowSource, "sentences", property(lambda _: ("push", "")))
+    assert prompts_of(members(source)) == ["push", "", "push", "", "people push", ""]
 
 
 def test_half_of_a_batch_can_come_from_the_few_labelled_episodes(dataset: LeRobotDataset, cache: LatentCache) -> None:

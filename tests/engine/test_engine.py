@@ -175,3 +175,12 @@ def held(session: Session) -> int:
     latents = [session.anchor, session.state, *(latents for _, latents in session.recent)]
     own = sum(tensor.numel() for tensor in latents if tensor is not None)
     return own + session.encoder_state.previous_frame.numel() + session.remembered.cache.keys.numel()
+
+
+def test_contradictions_are_named() -> None:
+    with pytest.raises(ValueError, match="execute=0"):
+        tiny_engine(EngineConfig(memory="none", execute=0))
+    with pytest.raises(
+        ValueError, match="guidance=2: it guides the video, .* trained on actions alone"
+    ):
+        tiny_engine(EngineConfig(Sampler(guidance=2.0)), replace(TINY, dream=False))

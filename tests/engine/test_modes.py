@@ -229,3 +229,19 @@ def _close(videos: list[torch.Tensor], atol: float) -> bool:
 def _video(future: Future) -> torch.Tensor:
     assert future.video is not None
     return future.video
+
+
+def test_guidance_is_that_of_the_question() -> None:
+    """An engine that remembers with and without the sentence can be asked with any guidance, also with none."""
+    guided, plain = EngineConfig(Sampler(steps=2, guidance=3.0)), EngineConfig(Sampler(steps=2))
+    answers = {scale: _video(world(guided).policy(Sampler(steps=2, guidance=scale))) for scale in (1.0, 3.0, 9.0)}
+    assert not _close([answers[1.0], answers[3.0]], 1e-3) and not _close([answers[3.0], answers[9.0]], 1e-3)
+    assert _close([answers[1.0], _video(world(plain).policy())], 1e-5)
+    assert _close([answers[3.0], _video(world(guided).policy())], 0.0)
+    with pytest.raises(ValueError, match="guidance=3: this engine remembers nothing without the prompt"):
+        world(plain).policy(Sampler(steps=2, guidance=3.0))
+
+
+def test_what_stays_noise_needs_no_solver() -> None:
+    asked = world(EngineConfig(Sampler(steps=2, solver="unipc")))
+    assert asked.action_only().actions is not None and asked.video().video is not None

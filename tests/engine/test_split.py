@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -20,7 +22,7 @@ from torch.distributed import HashStore  # type: ignore[attr-defined]
 
 from wam.engine.config import EngineConfig
 from wam.engine.engine import Engine
-from wam.engine.split import FOLLOWER, LEADER, Follower, Kinds, Partner, PartnerLost
+from wam.engine.split import FOLLOWER, LEADER, Follower, Kinds, Partner, PartnerLost, Wire
 from wam.engine.split_process import meet, start_partner
 from wam.flow.sampler import Sampler
 
@@ -152,3 +154,23 @@ def test_two_processes_and_the_death_of_one(tmp_path: Path) -> None:
         engine.step(session, looks(4, seed=1))
     assert time.perf_counter() - began < 10
     partner.close()
+
+
+def test_what_lies_elsewhere_travels_too() -> None:
+    """Layouts are on the CPU, tokens on the GPU, for which the meta device stands here."""
+    sent: list[torch.Tensor] = []
+
+    class Nccl:
+        def rank(self) -> int:
+            return LEADER
+
+        def name(self) -> str:
+            return "nccl"
+
+        def send(self, tensors: list[torch.Tensor], to: int, tag: int) -> Any:
+            sent.extend(tensors)
+            return MagicMock(is_completed=lambda: True, wait=lambda *_: True)
+
+    wire = Wire(Nccl(), torch.device("meta"), timeout=1.0)  # type: ignore[arg-type]
+    wire.send(Kinds.PASS, [torch.zeros(3, dtype=torch.int64), torch.zeros(2, 4, device="meta")])
+    assert [part.device.type for part in sent] == ["meta", "meta"] and sent[1].numel() == 24 + 32

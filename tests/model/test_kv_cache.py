@@ -70,3 +70,8 @@ def test_a_pass_that_does_not_fit_is_named() -> None:
     cache(1, joint=True).extender(0)(tokens, tokens)
     with pytest.raises(ValueError, match="a pass of 13 tokens does not fit the scratch of 9"):
         cache(1).extender(0)(tokens, tokens)
+
+
+def test_a_memory_of_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="memory=0: a cache has room for one chunk at least"):
+        KVCache(CONFIG, 1, 4, memory=0)

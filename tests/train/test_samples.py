@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 from collections.abc import Iterator
 from dataclasses import replace
@@ -139,3 +140,32 @@ def test_large_pictures_are_shrunk_in_the_strip(sample: Sample) -> None:
     one = sample.stretches[0]
     large = {name: getattr(one, name).repeat(5, axis=1).repeat(5, axis=2) for name in ("real", "dreamed", "still")}
     assert Sample((replace(one, **large),)).strip().shape[1] <= Sample((one,)).strip().shape[1]
+
+
+def test_sentences_are_looked_up_where_they_lie(
+    trainer: Trainer, tokenizer: NanoTokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Prompts stay on the CPU; an index on another device would be refused. The meta device stands for a GPU."""
+
+    class OnTheHost:
+        def __getitem__(self, index: torch.Tensor) -> torch.Tensor:
+            assert index.device.type == "cpu"
+            return trainer.prompts[index]
+
+    class Asked(Exception):
+        pass
+
+    def imagine(model: object, windows: WindowBatch, text: torch.Tensor, *_: object) -> Iterator[Imagined]:
+        assert windows.video.is_meta and text.is_meta
+        raise Asked
+
+    monkeypatch.setattr("wam.train.samples.imagine_along", imagine)
+    asks = dreamer(trainer, tokenizer)
+    asks.prompts = OnTheHost()  # type: ignore[assignment]
+    with pytest.raises(Asked):
+        asks(copy.deepcopy(trainer.bare).to("meta"))
+
+
+def test_none_can_be_kept(sample: Sample, tmp_path: Path) -> None:
+    sample.save(tmp_path, 5, keep=0)
+    assert not list(tmp_path.iterdir())

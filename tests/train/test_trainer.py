@@ -11,19 +11,20 @@ import torch
 import yaml
 from safetensors.torch import load_file
 from tests.data.synthetic import write_dataset
+from tests.models import TINY
 from tests.train.processes import NoEncoder, tiny_run, write_material
 
 import wam.train.build
 from wam.data.errors import DatasetError
 from wam.encoders.nano_tokenizer import NanoTokenizer
 from wam.evaluate.sources import trained_tasks
-from wam.robot.embodiment import Part, load_embodiment
+from wam.robot.embodiment import EmbodimentError, Part, load_embodiment
 from wam.train.build import build
 from wam.train.config import OptimizerConfig, WindowConfig
 from wam.train.plot import plot_losses
 from wam.train.schedule import learning_rate
 from wam.train.trackers import LOG
-from wam.train.trainer import MODEL, MODELS, ORIGIN, Report
+from wam.train.trainer import MODEL, MODELS, ORIGIN, Report, _parameter_groups
 from wam.world_action_model import WorldActionModel
 
 STEPS = 6
@@ -213,3 +214,48 @@ def test_learning_rate_warms_up_stays_and_falls_to_zero() -> None:
     assert learning_rate(c, 50, 0.4) == 1.0
     assert learning_rate(c, 90, 0.75) == pytest.approx(0.5)
     assert learning_rate(c, 99, 1.0) == pytest.approx(0.0)
+
+
+def test_what_was_learned_outlives_a_failing_look_at_it(
+    material: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny_run(material, tmp_path / "out")
+    whole = tiny_run(material, tmp_path / "whole")
+    build(whole).run()
+    with monkeypatch.context() as patch:
+        patch.setattr("wam.train.trainer.validate", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            build(config).run()
+    assert not (config.out / MODEL).exists()
+    resumed = build(config)
+    steps = []
+    assert resumed.run(lambda report: steps.append(report.step)) and not steps  # nothing is learned again
+    expected = WorldActionModel.from_pretrained(whole.out / MODEL).state_dict()
+    found = WorldActionModel.from_pretrained(config.out / MODEL).state_dict()
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+
+
+@pytest.mark.parametrize("robots", [1, 2])
+def test_matrices_decay_and_nothing_else(robots: int) -> None:
+    transformer = replace(TINY.transformer, embodiments=robots)
+    model = WorldActionModel(replace(TINY, transformer=transformer, embodiments=TINY.embodiments * robots))
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    decayed, spared = ({names[id(p)] for p in group["params"]} for group in _parameter_groups(model, 0.1))
+    assert decayed | spared == set(names.values()) and not decayed & spared
+    assert all(name.endswith(".weight") and "norm" not in name for name in decayed)
+    assert {name for name in spared if name.endswith(".weight") and "norm" not in name} == set()
+    assert "transformer.action_encoder.layer1.weight" in decayed
+    assert {"transformer.action_encoder.layer1.bias", "transformer.head.modulation"} <= spared
+
+
+def test_data_sets_describe_a_robot_alike(material: Path, tmp_path: Path) -> None:
+    """Else the first one's description would hold for both."""
+    other = replace(load_embodiment("metaworld-sawyer"), prompt_template="robot: {instruction}")
+    other.to_yaml(tmp_path / "other.yaml")
+    entries = [
+        {"data": str(material / "data"), "embodiment": robot}
+        for robot in ("metaworld-sawyer", str(tmp_path / "other.yaml"))
+    ]
+    (tmp_path / "mixture.yaml").write_text(yaml.safe_dump(entries))
+    with pytest.raises(EmbodimentError, match="'prompt_template' is 'robot: .*/data has a robot of this name with"):
+        build(tiny_run(material, tmp_path / "out", data=tmp_path / "mixture.yaml"))

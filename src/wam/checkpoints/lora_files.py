@@ -182,7 +182,7 @@ def _read_peft(folder: Path, alpha: float | None) -> StoredAdapter:
     _require_plain(fields, folder / PEFT_CONFIG)
     stated = float(fields["lora_alpha"])
     tensors = from_wan(open_tensors(folder / PEFT_WEIGHTS))
-    config, base = _config(tensors, folder, stated if alpha is None else alpha), None
+    config, base = _config(tensors, folder, stated), None
     if (folder / RECORD).is_file():
         record = _json(folder / RECORD)
         if record.get("format") != FORMAT or record.get("version") != 1:
@@ -192,6 +192,8 @@ def _read_peft(folder: Path, alpha: float | None) -> StoredAdapter:
         own = record["config"]
         config = LoraConfig(**{**own, "targets": tuple(own["targets"]), "full": tuple(own["full"])})
         base = str(record["base"])
+    if alpha is not None and alpha != config.alpha:
+        raise ForeignCheckpointError(f"{folder}: its alpha is {config.alpha:g}, not {alpha:g}; leave alpha out")
     return StoredAdapter(folder, config, base, tensors)
 
 
@@ -201,9 +203,10 @@ def _require_plain(fields: Mapping[str, Any], file: Path) -> None:
         raise ForeignCheckpointError(
             f"{file}: peft_type is {fields.get('peft_type')!r}, expected 'LORA' and a lora_alpha"
         )
-    plain = {"bias": (None, "none"), "fan_in_fan_out": (None, False)}
+    plain: dict[str, tuple[Any, ...]] = {"bias": (None, "none"), "fan_in_fan_out": (None, False)}
+    plain["init_lora_weights"] = (None, True, False, "gaussian")  # the others change the base weights, too
     for name in ("use_dora", "use_rslora", "rank_pattern", "alpha_pattern", "lora_bias", "trainable_token_indices"):
-        plain[name] = (None, False, {}, [])  # type: ignore[assignment]
+        plain[name] = (None, False, {}, [])
     for name, allowed in plain.items():
         if fields.get(name) not in allowed:
             raise ForeignCheckpointError(

@@ -101,9 +101,17 @@ def _unflattened(name: str, tensor: Tensor, config: TransformerConfig) -> Tensor
 
 
 def from_diffusers(tensors: Tensors) -> dict[str, Tensor]:
-    """diffusers names -> ours; names without counterpart stay, so that a report can list them."""
-    renamed = {_translate(name, TO_OURS) or name: tensor for name, tensor in tensors.items()}
-    return {name: tensor.flatten(1) if name == PATCH else tensor for name, tensor in renamed.items()}
+    """diffusers names -> ours; names without counterpart stay, so that a report can list them.
+
+    Raises ValueError when two names of the file mean the same weight.
+    """
+    ours: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        own = _translate(name, TO_OURS) or name
+        if own in ours:
+            raise ValueError(f"{name!r}: the file holds {own!r} twice, under different names; keep one of them")
+        ours[own] = tensor.flatten(1) if own == PATCH else tensor
+    return ours
 
 
 def to_diffusers(tensors: Tensors, config: TransformerConfig) -> dict[str, Tensor]:

@@ -93,7 +93,7 @@ class Mixture:
         batch = replace(batch, text_id=batch.text_id + self._first_sentence[place])
         if member.units is not None:
             return in_model_units(batch, member.units, member.slot)
-        return _without_actions(batch, len(self._real), self._state_width)
+        return _without_actions(batch, len(self._real), self._state_width, member.slot)
 
     def state_dict(self) -> dict[str, Any]:
         """Plain numbers from which `load_state_dict` goes on."""
@@ -109,8 +109,11 @@ class Mixture:
 
 
 def prompts_of(members: Sequence[Member]) -> list[str]:
-    """What `text_id` counts in a mixture: the prompts of every member's sentences, member by member."""
-    return [member.prompt(sentence) for member in members for sentence in member.source.sentences]
+    """What `text_id` counts in a mixture: the prompts of every member's sentences, member by member.
+
+    Where nothing was said the prompt is empty, without the robot's template: no sentence, as the policy reads it.
+    """
+    return [member.prompt(said) if said else "" for member in members for said in member.source.sentences]
 
 
 def shares(weights: Sequence[float], batch_size: int) -> list[int]:
@@ -156,8 +159,8 @@ def joined(parts: Sequence[WindowBatch]) -> WindowBatch:
     return WindowBatch(**columns)
 
 
-def _without_actions(batch: WindowBatch, action_width: int, state_width: int) -> WindowBatch:
-    """Video only: nothing of what the data set may call state or action is looked at."""
+def _without_actions(batch: WindowBatch, action_width: int, state_width: int, slot: int) -> WindowBatch:
+    """Video only: nothing of what the data set may call state or action is looked at. slot: whose codec reads zeros."""
     count, rows, chunks = len(batch.state), batch.action.shape[1], batch.state.shape[1]
     return replace(
         batch,
@@ -165,4 +168,5 @@ def _without_actions(batch: WindowBatch, action_width: int, state_width: int) ->
         state=torch.zeros(count, chunks, state_width),
         has_action=torch.zeros_like(batch.has_action),
         action_dims=torch.zeros(count, action_width, dtype=torch.bool),
+        embodiment=torch.full_like(batch.embodiment, slot),
     )

@@ -44,7 +44,7 @@ class EngineConfig:
 
     def steps_of(self, robot: Embodiment) -> int:
         """Control steps to execute of every chunk."""
-        return self.execute or robot.actions_per_chunk
+        return robot.actions_per_chunk if self.execute is None else self.execute
 
     def check(self, model: WorldActionConfig, robot: Embodiment, partner: Partner | None) -> None:
         """Raises ValueError for what contradicts itself, the model or the robot."""
@@ -52,6 +52,11 @@ class EngineConfig:
             raise ValueError(
                 f"guidance_mode={self.guidance_mode!r} with partner={partner}: a partner "
                 "(`split_process.start_partner`) and guidance_mode='split' go together"
+            )
+        if self.sampler.guidance != 1.0 and not model.dream:
+            raise ValueError(
+                f"guidance={self.sampler.guidance:g}: it guides the video, and this model was trained on actions alone "
+                "(dream=False); leave it at 1"
             )
         if self.slides and not model.transformer.autoregressive:
             raise ValueError(

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from wam.encoders.streams import join_streams, split_stream, stream_shape
-from wam.encoders.text import TextEncoder
+from wam.encoders.text import TextEncoder, encode_prompts
 from wam.encoders.video import FRAMES_PER_LATENT, VideoTokenizer, video_to_frames
 from wam.engine.clock import StageClock
 from wam.engine.compiled import compiled
@@ -182,14 +182,14 @@ class Engine:
         """The chunk that follows what the sessions saw last, in model units, a row for each; nothing is remembered.
 
         given: what is known of it, a row for each session.  sampler: the engine's own when left out. Draws noise from
-        each session's generator.
+        each session's generator.  Raises ValueError for guidance by an engine that does not remember without prompt.
         """
-        return self._dream(sessions, self._velocity(self._together(sessions)), given, sampler)
+        sampler = sampler or self.config.sampler
+        return self._dream(sessions, self._velocity(self._together(sessions), sampler.guidance), given, sampler)
 
     def _dream(
-        self, sessions: Sequence[Session], velocity: VelocityOf, given: Given | None, sampler: Sampler | None = None
+        self, sessions: Sequence[Session], velocity: VelocityOf, given: Given | None, sampler: Sampler
     ) -> Imagined:
-        sampler = sampler or self.config.sampler
         if self.config.step_cache is not None:
             video, action = (solver.sigmas.tolist() for solver in sampler.solvers())
             velocity = self.config.step_cache.over(velocity, Levels(video, action))
@@ -253,8 +253,7 @@ class Engine:
         if session.instruction == instruction:
             return
         sentences = [instruction] if self.config.sampler.guidance == 1.0 else [instruction, ""]
-        nothing = torch.zeros(1, self.text_encoder.text_len, self.text_encoder.text_dim)
-        features = [self.text_encoder.encode([self.embodiment.prompt(s)]) if s else nothing for s in sentences]
+        features = [encode_prompts(self.text_encoder, [self.embodiment.prompt(s) if s else ""]) for s in sentences]
         twins: tuple[Twin, ...] = ()
         if self.partner is not None and len(features) > 1:
             twins = (self.partner.begin(features.pop()),)
@@ -293,10 +292,10 @@ class Engine:
             known = self.units.action_to_model(executing, torch.cat([turn.state for turn in turns]))
             given = Given(action=known.to(self._device))
         memory = self._together(sessions)
-        velocity = self._velocity(memory)
+        velocity = self._velocity(memory, self.config.sampler.guidance)
         if self.config.joint_pass:
             velocity = self._remembering(velocity, memory, sessions)
-        imagined = self._dream(sessions, velocity, given)
+        imagined = self._dream(sessions, velocity, given, self.config.sampler)
         self._take(memory, sessions)
         for row, turn in enumerate(turns):
             video = None if imagined.video is None else imagined.video[row : row + 1]
@@ -314,18 +313,23 @@ class Engine:
 
     # ---------------------------------------------------------------- what the stages share
 
-    def _velocity(self, memory: Memory) -> VelocityOf:
-        """What `denoise` asks: the network over the memory, guided if the sampler says so."""
-        scale = self.config.sampler.guidance
+    def _velocity(self, memory: Memory, scale: float) -> VelocityOf:
+        """What `denoise` asks: the network over the memory, guided where scale is not 1."""
+        if scale == 1.0:
+            return self._plain(memory.branches[0] if memory.prompts > 1 else memory)
+        if memory.prompts == 1 and not memory.twins:
+            raise ValueError(
+                f"guidance={scale:g}: this engine remembers nothing without the prompt; make it with a guidance of its "
+                "own, EngineConfig(sampler=Sampler(guidance=...))"
+            )
         if memory.prompts > 1 and self.config.guidance_mode == "sequential":
             prompted, unprompted = (self._plain(branch) for branch in memory.branches)
             return in_turn(prompted, unprompted, scale)
         velocity = self._plain(memory)
         if memory.prompts > 1:
             return batched(velocity, scale)
-        if self.partner is not None and memory.twins:
-            return split(velocity, self.partner.over(memory.twins), scale)
-        return velocity
+        assert self.partner is not None  # the twins are its
+        return split(velocity, self.partner.over(memory.twins), scale)
 
     def _plain(self, memory: Memory) -> VelocityOf:
         return self.model.velocity(memory.cache, memory.context, self._network)

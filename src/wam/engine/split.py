@@ -85,7 +85,7 @@ class Wire:
         self._give(torch.tensor(header + [0] * (HEADER - len(header)), device=self._transport))
         if tensors:
             parts = [tensor.contiguous().flatten().view(torch.uint8) for tensor in tensors if tensor.numel()]
-            self._give(torch.cat(parts).to(self._transport))
+            self._give(torch.cat([part.to(self._transport) for part in parts]))  # layouts are on the CPU
 
     def receive(self, timeout: float | None = None) -> tuple[Kinds, list[Tensor]]:
         """timeout: seconds for the first word of it, `self.timeout` when left out. Raises PartnerLost."""

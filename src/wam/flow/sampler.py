@@ -16,7 +16,8 @@ from wam.flow.solvers import Euler, Solver, UniPC, sigma_schedule, unipc_schedul
 class Sampler:
     """How a chunk is denoised.
 
-    steps: network calls.  solver: "euler" or "unipc" (with the released schedule).
+    steps: network calls.  solver: "euler", or "unipc" on the levels of the released sampler (its shift is 5); what is
+    to stay pure noise has nothing to solve, so its solver is Euler's in any case.
     guidance: 1 = off, else v = v_none + guidance (v_prompt - v_none) on the video; actions follow the prompt alone.
     video_final, action_final: noise level at which each stops; 0 = denoised in full, 1 = stays pure noise.
     shift: moves the levels of both towards noise.
@@ -32,12 +33,24 @@ class Sampler:
     shift: float = 1.0
     temperature: float = 1.0
 
+    def __post_init__(self) -> None:
+        allowed = {
+            "steps": (self.steps >= 1, "1 or more"),
+            "video_final": (0.0 <= self.video_final <= 1.0, "a level from 0 to 1"),
+            "action_final": (0.0 <= self.action_final <= 1.0, "a level from 0 to 1"),
+            "shift": (self.shift > 0.0, "above 0"),
+            "temperature": (self.temperature >= 0.0, "0 or more"),
+        }
+        for name, (fine, expected) in allowed.items():
+            if not fine:
+                raise ValueError(f"{name}={getattr(self, name)}: expected {expected}")
+
     def solvers(self) -> tuple[Solver, Solver]:
         """Fresh solvers for (video, actions)."""
         return self._solver(self.video_final), self._solver(self.action_final)
 
     def _solver(self, final: float) -> Solver:
-        if self.solver == "unipc":
+        if self.solver == "unipc" and final < 1.0:
             return UniPC(unipc_schedule(self.steps, self.shift, final))
         return Euler(sigma_schedule(self.steps, self.shift, final))
 

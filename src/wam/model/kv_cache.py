@@ -39,9 +39,11 @@ class KVCache:
 
         joint: room for passes that remember one chunk and denoise the next (`passes.joined`).
         """
-        memory = memory or config.memory
+        memory = config.memory if memory is None else memory
         if memory is None:
             raise ValueError("a cache needs a bounded memory: give memory=CHUNKS, since the model's config has none")
+        if memory < 1:
+            raise ValueError(f"memory={memory}: a cache has room for one chunk at least")
         self.memory = memory
         self.frame_tokens = frame_tokens
         self.chunk_tokens = frame_tokens * config.frames_per_chunk

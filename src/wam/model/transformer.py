@@ -254,7 +254,13 @@ class Transformer(nn.Module):
         nn.init.zeros_(self.action_decoder.layer2.weight)
 
     def context(self, text: Tensor, image: Tensor | None = None) -> Context:
-        """Prompt features (B, Lt, text_dim), zero beyond the prompt, and image features (B, Li, image_dim) or None."""
+        """Prompt features (B, Lt, text_dim), zero beyond the prompt, and image features (B, Li, image_dim) or None.
+
+        Raises ValueError for image features that the model has no branch for, or that its branch lacks.
+        """
+        if (image is None) != (self.img_emb is None):
+            found = "none" if image is None else tuple(image.shape)
+            raise ValueError(f"image features: {found}, but the model has image_dim={self.config.image_dim}")
         dtype = self.patch_embedding.weight.dtype
         embedded = self.text_embedding(text.to(dtype))
         blocks: list[Any] = list(self.blocks)

@@ -28,10 +28,10 @@ if TYPE_CHECKING:  # they take seconds to import, in the process that holds no m
 class PolicyBackend:
     """Sessions that are computed one after another."""
 
-    def __init__(self, served: Served, make: Callable[[], Policy], compiles: bool = False) -> None:
+    def __init__(self, served: Served, make: Callable[[], Policy], warm: int = 0) -> None:
         """make: a policy for a new session; a single observation must let it begin anew.
-        compiles: the first chunks compile, so they are computed before anybody waits for them."""
-        self.served, self._make, self._compiles = served, make, compiles
+        warm: chunks that are computed before anybody waits for one, since the first ones compile."""
+        self.served, self._make, self._warm = served, make, warm
 
     def open(self, seed: int) -> Policy:
         policy = self._make()
@@ -44,11 +44,10 @@ class PolicyBackend:
         return [turn.memory.act(turn.looks) for turn in turns]
 
     def warm_up(self, sessions: int) -> None:
-        """A chunk after the first look and one after those that follow, where that compiles."""
-        if self._compiles:
-            policy, dark = self.open(0), _dark(self.served.robot)
-            for looks in (1, self.served.cadence.frames):
-                policy.act([dark] * looks)
+        """The first chunks of an episode in the dark, where they compile."""
+        policy, dark = self.open(0), _dark(self.served.robot)
+        for chunk in range(self._warm):
+            policy.act([dark] * (self.served.cadence.frames if chunk else 1))
 
 
 def _dark(robot: Embodiment) -> Observation:
@@ -92,7 +91,9 @@ class ReleasedSource:
             frames=model.config.frames,
             stride=first.video_stride,
         )
-        return PolicyBackend(served, model.policy, self.fit is not None and self.fit.compile != "off")
+        compiles = self.fit is not None and self.fit.compile != "off"
+        window = model.model.config.memory or 0  # chunks until the memory begins anew; each is another graph
+        return PolicyBackend(served, model.policy, warm=1 + window if compiles else 0)
 
 
 @contextmanager

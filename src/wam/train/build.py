@@ -12,7 +12,7 @@ import torch
 from wam.checkpoints.model_folder import TOKENIZER, save_adapted
 from wam.data.mixture import prompts_of
 from wam.encoders.nano_tokenizer import NanoTokenizer
-from wam.encoders.text import MiniLMTextEncoder
+from wam.encoders.text import MiniLMTextEncoder, encode_prompts
 from wam.model.config import TransformerConfig
 from wam.robot.embodiment import Embodiment
 from wam.train.adapt import choose_what_learns, whole_codecs
@@ -49,7 +49,7 @@ def build(
     training = members_of(opened, robots, config.windows.labelled_part)
     validation = held_out(config, opened, training)
     text_encoder = MiniLMTextEncoder() if start is None else MiniLMTextEncoder(start.config.text_len)
-    prompts = text_encoder.encode(prompts_of(training))
+    prompts = encode_prompts(text_encoder, prompts_of(training))
     torch.manual_seed(config.seed)
     latent = opened[0].cache.latent_shape
     if start is None:

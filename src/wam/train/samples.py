@@ -94,7 +94,8 @@ class Sample:
         write_atomic(picture, lambda path: Image.fromarray(self.strip()).save(path, format="PNG"))
         write_atomic(film, lambda path: path.write_bytes(encode_mp4(self.film(), self.frame_rate)))
         for ending in ("png", "mp4"):
-            for old in sorted(folder.glob(f"step-*.{ending}"))[:-keep]:
+            found = sorted(folder.glob(f"step-*.{ending}"))
+            for old in found[: max(0, len(found) - keep)]:
                 old.unlink()
         return picture, film
 
@@ -129,8 +130,8 @@ class Dreamer:
         member = self.held_out.members[place]
         source, chunks = member.source, self.config.sample_chunks if model.config.transformer.autoregressive else 1
         index, chunks = _long_windows(source, count, chunks)
-        windows = _long_batch(self.held_out, place, index, chunks).to(next(model.parameters()).device)
-        text = self.prompts[windows.text_id].to(windows.anchor.device)
+        device, windows = next(model.parameters()).device, _long_batch(self.held_out, place, index, chunks)
+        windows, text = windows.to(device), self.prompts[windows.text_id].to(device)
         imagined = imagine_along(model, windows, text, Sampler(), seed, member.slot)
         dreams = [chunk.video.float() for chunk in imagined if chunk.video is not None]
         frames = self._decode(windows, dreams)

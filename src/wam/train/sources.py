@@ -35,6 +35,7 @@ from wam.encoders.nano_tokenizer import NanoTokenizer
 from wam.robot.embodiment import Embodiment, EmbodimentError, load_embodiment
 from wam.robot.units import Units
 from wam.train.config import TrainConfig
+from wam.train.start import require_same_robot
 
 LATENTS = "latents"
 
@@ -95,7 +96,7 @@ def robots_of(config: TrainConfig, opened: list[Opened]) -> tuple[Embodiment, ..
     """Every robot that acts, once, with the statistics of all its data sets and vectors as wide as the widest robot's.
 
     Statistics are those of the training episodes that keep their actions: of no other does the model see a state.
-    Raises EmbodimentError when nobody acts.
+    Raises EmbodimentError when nobody acts, or two data sets describe a robot of one name differently.
     """
     acting = [one for one in opened if not one.video_only]
     robots = list(dict.fromkeys(one.embodiment.name for one in acting))
@@ -110,6 +111,8 @@ def robots_of(config: TrainConfig, opened: list[Opened]) -> tuple[Embodiment, ..
     known = []
     for robot in robots:
         own = [one for one in acting if one.embodiment.name == robot]
+        for other in own[1:]:
+            require_same_robot(own[0].embodiment, other.embodiment, f"{own[0].entry.data} has")
         rows = [pair for one in own for pair in one.training.labelled_rows()]
         statistics = robot_statistics(own[0].embodiment, rows)
         known.append(replace(own[0].embodiment, statistics=statistics, **widths))

@@ -100,7 +100,7 @@ def known_robots(start: WorldActionConfig, found: Sequence[Embodiment], adapt: A
     for robot in start.embodiments:
         same = by_name.pop(robot.name, None)
         if same is not None:
-            _require_same_robot(robot, same)
+            require_same_robot(robot, same, "the initial model knows")
             if adapt.statistics == "recompute":
                 robot = replace(robot, statistics=same.statistics)
         robots.append(robot)
@@ -161,13 +161,14 @@ def _padded(robot: Embodiment, widths: dict[str, int]) -> Embodiment:
     return replace(robot, **changed)
 
 
-def _require_same_robot(known: Embodiment, found: Embodiment) -> None:
+def require_same_robot(known: Embodiment, found: Embodiment, who: str) -> None:
+    """Raises EmbodimentError naming the field in which two descriptions of a robot differ. who: has the known one."""
     for field in dataclasses.fields(Embodiment):
         before, now = (_meaning(getattr(robot, field.name)) for robot in (known, found))
         if field.name not in WHERE and before != now:
             raise EmbodimentError(
-                f"embodiment {found.name!r}: field {field.name!r} is {now!r}, but the initial model knows a robot of "
-                f"this name with {before!r}; change it back, or give the robot another name to get a codec of its own"
+                f"embodiment {found.name!r}: field {field.name!r} is {now!r}, but {who} a robot of this name with "
+                f"{before!r}; make them the same, or give the robot another name to get a codec of its own"
             )
 
 

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from wam.data.ahead import Ahead
 from wam.data.files import write_json
 from wam.data.mixture import Member, Mixture
 from wam.engine.compiled import compile_blocks
+from wam.model.codec import EmbodimentLinear
 from wam.train import chance, checkpoint
 from wam.train.config import TrainConfig
 from wam.train.parallel import Processes, gathered
@@ -270,8 +271,8 @@ class Trainer:
         logger.info("continuing from %s at step %d", path, self.step)
 
     def _finish(self) -> None:
+        self._save()  # first: what was learned outlives whatever goes wrong in a look at it
         self._validate()
-        self._save()
         self._save_model(self.config.out / MODEL)
 
     def _save_model(self, folder: Path) -> None:
@@ -306,8 +307,9 @@ def _rows(batch: Any, rows: slice) -> Any:
 
 def _parameter_groups(model: WorldActionModel, weight_decay: float) -> list[dict[str, Any]]:
     """Decay matrices; leave norms, biases and modulations alone."""
+    matrices = {id(module.weight) for module in model.modules() if isinstance(module, nn.Linear | EmbodimentLinear)}
     parameters = [p for p in model.parameters() if p.requires_grad]
     return [
-        {"params": [p for p in parameters if p.ndim >= 2 and p.shape[0] > 1], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2 or p.shape[0] == 1], "weight_decay": 0.0},
+        {"params": [p for p in parameters if id(p) in matrices], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if id(p) not in matrices], "weight_decay": 0.0},
     ]

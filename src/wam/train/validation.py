@@ -79,8 +79,7 @@ def score(
 
     def parts(chosen: WindowIndex) -> Iterator[tuple[WindowIndex, WindowBatch, Tensor]]:
         for start in range(0, len(chosen.row), batch):
-            rows = slice(start, start + batch)
-            part = WindowIndex(*(getattr(chosen, name)[rows] for name in ("episode", "row", "chunks", "gap")))
+            part = chosen.part(slice(start, start + batch))
             windows = held_out.collate(place, part)
             yield part, windows.to(device), prompts[windows.text_id].to(device)
 
