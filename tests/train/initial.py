@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 import torch
@@ -30,6 +30,10 @@ class AnyEncoder:
 
     def __init__(self, text_len: int = 16) -> None:
         self.text_len = text_len
+
+    @classmethod
+    def for_prompts(cls, prompts: list[str]) -> Self:
+        return cls()
 
     def encode(self, sentences: list[str]) -> Tensor:
         return torch.randn(len(sentences), self.text_len, self.text_dim, generator=torch.Generator().manual_seed(0))

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from tests.data.synthetic import write_dataset
@@ -63,6 +63,10 @@ class NoEncoder:
 
     def __init__(self, text_len: int = 16) -> None:
         self.text_len = text_len
+
+    @classmethod
+    def for_prompts(cls, prompts: list[str]) -> Self:
+        return cls()
 
     def encode(self, sentences: list[str]) -> Tensor:
         return torch.randn(len(sentences), self.text_len, self.text_dim, generator=torch.Generator().manual_seed(0))

@@ -259,3 +259,26 @@ def test_data_sets_describe_a_robot_alike(material: Path, tmp_path: Path) -> Non
     (tmp_path / "mixture.yaml").write_text(yaml.safe_dump(entries))
     with pytest.raises(EmbodimentError, match="'prompt_template' is 'robot: .*/data has a robot of this name with"):
         build(tiny_run(material, tmp_path / "out", data=tmp_path / "mixture.yaml"))
+
+
+def test_a_data_set_on_the_hub_is_trained_on_at_one_commit(
+    material: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit, asked = "0123456789abcdef0123456789abcdef01234567", []
+
+    def download(repo: str, *, repo_type: str, revision: str) -> str:
+        asked.append((repo, repo_type, revision))
+        return str(material / "data")
+
+    monkeypatch.setattr("wam.data.hub.snapshot_download", download)
+    config = tiny_run(material, tmp_path / "out", data=Path("someone/arm"))
+    with pytest.raises(ValueError, match="someone/arm: no such folder; .* give a revision"):
+        build(config)
+    build(replace(config, revision=commit)).run()
+    (tmp_path / "mixture.yaml").write_text(
+        yaml.safe_dump([{"data": "someone/arm", "revision": commit, "embodiment": "metaworld-sawyer"}])
+    )
+    build(tiny_run(material, tmp_path / "other", data=tmp_path / "mixture.yaml"))
+    assert asked == [("someone/arm", "dataset", commit)] * 2
+    origin = json.loads((tmp_path / "out" / MODEL / ORIGIN).read_text())
+    assert (origin["training"]["data"], origin["training"]["revision"]) == ("someone/arm", commit)

@@ -108,4 +108,4 @@ def _encode_text(dataset: LeRobotDataset, robot: Embodiment, out: Path, progress
     weights = hashlib.sha256((minilm_folder() / "model.safetensors").read_bytes()).hexdigest()[:16]
     sentences = dict.fromkeys(task for episode in dataset.meta.episodes for task in episode.tasks)
     prompts = [robot.prompt(sentence) for sentence in sentences]
-    return encode_prompts(prompts, MiniLMTextEncoder(), f"{MINILM_NAME} {weights}", out, progress)
+    return encode_prompts(prompts, MiniLMTextEncoder.for_prompts(prompts), f"{MINILM_NAME} {weights}", out, progress)

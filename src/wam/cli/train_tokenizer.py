@@ -42,9 +42,11 @@ class TrainTokenizer:
     """
 
     data: Path
-    """Folder of the LeRobot data set."""
+    """LeRobot data set: a folder, or an id on the Hub."""
     out: Path
     """Folder for the tokenizer, its log and its checkpoint."""
+    revision: str | None = None
+    """Commit of a data set on the Hub."""
     training: tyro.conf.OmitArgPrefixes[TokenizerTraining] = field(default_factory=TokenizerTraining)
     width: tuple[int, int] = NanoTokenizerConfig.width
     """Channels on the H/4 and on the H/8 grid."""
@@ -95,7 +97,7 @@ def main(config: TrainTokenizer) -> None:
 
 def _load(config: TrainTokenizer, robot: Embodiment, progress: Progress) -> tuple[FrameStore, FrameStore]:
     """Training and held-out frames."""
-    dataset = LeRobotDataset(config.data)
+    dataset = LeRobotDataset(str(config.data), revision=config.revision)
     chosen = list(range(dataset.num_episodes))
     if config.max_episodes is not None and config.max_episodes < len(chosen):
         chosen = np.linspace(0, len(chosen) - 1, config.max_episodes).astype(int).tolist()

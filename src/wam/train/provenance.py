@@ -23,7 +23,7 @@ from wam.world_action_model import WorldActionModel
 
 FREE = frozenset(
     {
-        *("data", "tokenizer", "embodiment", "out", "init"),  # where things lie: see their fingerprints
+        *("data", "revision", "tokenizer", "embodiment", "out", "init"),  # where things lie: see their fingerprints
         *("minutes", "steps"),  # how long; of all of them only these move the learning rate
         *("batch", "optimizer.accumulate"),  # their product may not change, says the sampler
         *("parallel", "activation_checkpointing", "compile", "threads"),  # the same numbers up to rounding

@@ -8,7 +8,8 @@
   video_only: true                # learn from its video alone
   filter: {language: true}        # see wam.data.filters.DatasetFilter
   on_broken: skip                 # episodes whose pictures cannot be read are left out, instead of ending the run
-- data: data/droid
+- data: lerobot/droid_1.0.1       # a data set on the Hub, at one commit
+  revision: 3f1d9c2
   embodiment: droid-franka
   instructions: [language_instruction, language_instruction_2, language_instruction_3]  # see wam.data.instructions
 """
@@ -46,6 +47,7 @@ class DataEntry:
 
     data: Path
     embodiment: str
+    revision: str | None = None
     weight: float = 1.0
     video_only: bool = False
     filter: DatasetFilter = DatasetFilter()
@@ -71,7 +73,7 @@ class Opened:
 def read_entries(config: TrainConfig) -> list[DataEntry]:
     """Raises ValueError naming the file and the field that is unknown or missing."""
     if config.data.suffix not in {".yaml", ".yml"}:
-        return [DataEntry(config.data, config.embodiment)]
+        return [DataEntry(config.data, config.embodiment, config.revision)]
     listed = yaml.safe_load(config.data.read_text())
     if not isinstance(listed, list) or not listed:
         raise ValueError(f"{config.data}: expected a list of data sets, found {type(listed).__name__}")
@@ -84,8 +86,8 @@ def open_entries(
     """Open every data set and encode the latents that are still missing."""
     opened = []
     for entry in read_entries(config):
-        dataset = LeRobotDataset(entry.data, on_broken=entry.on_broken)
-        embodiment, latents = load_embodiment(entry.embodiment), entry.data / LATENTS
+        dataset = LeRobotDataset(str(entry.data), revision=entry.revision, on_broken=entry.on_broken)
+        embodiment, latents = load_embodiment(entry.embodiment), dataset.root / LATENTS
         cache = encode_dataset(dataset, tokenizer, embodiment, latents, progress=progress, on_broken=entry.on_broken)
         training = window_source(config, entry, dataset, cache, embodiment, "train")
         opened.append(Opened(entry, dataset, cache, embodiment, training))
