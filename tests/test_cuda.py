@@ -14,14 +14,17 @@ from torch import Tensor
 from tests.engine.robots import looks, tiny_engine
 from tests.models import TINY, tiny_model, tiny_windows
 from tests.tiny_transformer import CONFIG, answer, tiny_transformer
+from tests.train.processes import NoEncoder, tiny_run, write_material
 from wam.engine.compiled import Compile
 from wam.engine.config import EngineConfig
 from wam.engine.engine import Engine
 from wam.engine.placement import BlockOffload
 from wam.engine.quantize import Weights, quantize
 from wam.flow.sampler import Sampler
+from wam.train.build import build
 from wam.train.schedule import AveragedWeights
 from wam.train.state import LearnedState
+from wam.train.trainer import MODEL
 from wam.world_action_model import WorldActionConfig
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
@@ -129,3 +132,12 @@ def test_narrow_weights(weights: Weights, error: float) -> None:
     expected = answer(tiny_transformer(config))
     found = answer(quantize(tiny_transformer(config, dtype=torch.bfloat16).cuda(), weights))
     assert float((found - expected).norm() / expected.norm()) <= error
+
+
+def test_a_training_with_dreams_to_look_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the first window to the model that acts: what is drawn, moved, measured and shown on the way."""
+    monkeypatch.setattr("wam.train.build.MiniLMTextEncoder", NoEncoder)
+    config = tiny_run(write_material(tmp_path / "material"), tmp_path / "run")
+    trainer = build(replace(config, validation=replace(config.validation, samples=2)))
+    assert trainer.processes.device.type == "cuda" and trainer.run()
+    assert list((tmp_path / "run" / "samples").glob("*.png")) and (tmp_path / "run" / MODEL / "config.json").exists()

@@ -182,7 +182,7 @@ def test_rerun_that_is_not_installed_is_said_before_any_work(
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, "rerun", None)
     run("show", clean, "--rerun", tmp_path / "x.rrd", "--page", tmp_path / "x.html", code=1)
-    assert 'pip install "wam[viz]"' in capsys.readouterr().err
+    assert 'pip install -e ".[viz]"' in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 

@@ -24,7 +24,7 @@ def episode(task: str = "near", record: bool = True) -> EpisodeResult:
 
 def read(path: Path) -> dict[str, list[tuple[int, dict[str, Any]]]]:
     """Entity -> [(step, {component: value})] in order, read with Rerun's own tool; static ones stand at step -1."""
-    chunk = pytest.importorskip("rerun.chunk", reason='needs a newer pip install "wam[viz]"')
+    chunk = pytest.importorskip("rerun.chunk", reason='needs a newer pip install -e ".[viz]"')
     reader, found = chunk.RrdReader(str(path)), defaultdict(list)
     (store,) = reader.recordings()
     for part in reader.stream(store=store):
@@ -43,7 +43,7 @@ def scalars(rows: list[tuple[int, dict[str, Any]]]) -> tuple[list[int], np.ndarr
 
 @pytest.fixture(scope="module")
 def rerun() -> Any:
-    return pytest.importorskip("rerun", reason='needs pip install "wam[viz]"')
+    return pytest.importorskip("rerun", reason='needs pip install -e ".[viz]"')
 
 
 @pytest.mark.slow

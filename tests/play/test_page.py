@@ -22,8 +22,8 @@ from PIL import Image
 
 from tests.evaluate.test_rerun_log import read
 
-pytest.importorskip("nicegui", reason='needs pip install "wam[play]"')
-webdriver = pytest.importorskip("selenium.webdriver", reason='needs pip install "wam[browser]"')
+pytest.importorskip("nicegui", reason='needs pip install -e ".[play]"')
+webdriver = pytest.importorskip("selenium.webdriver", reason='needs pip install -e ".[browser]"')
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(shutil.which("chromedriver") is None, reason="needs chromium and chromium-driver"),
@@ -173,7 +173,7 @@ def test_another_scene_is_opened_by_its_sentence(address: str, browser: Browser)
 
 
 def test_every_episode_became_a_recording(address: str, browser: Browser, folder: Path) -> None:
-    pytest.importorskip("rerun", reason='needs pip install "wam[viz]"')
+    pytest.importorskip("rerun", reason='needs pip install -e ".[viz]"')
     browser.open(address)
     browser.press("Reset")
     until(lambda: "ready" in browser.text(".stage"))

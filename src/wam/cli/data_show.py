@@ -46,7 +46,7 @@ class Show:
     page: Path | None = None
     """Where the page goes; runs/show/NAME-episode-N.html when left out."""
     rerun: Path | None = None
-    """Also write a recording for the Rerun viewer (pip install "wam[viz]")."""
+    """Also write a recording for the Rerun viewer (pip install -e ".[viz]")."""
     json: bool = False
     """Print one line of JSON at the end."""
 

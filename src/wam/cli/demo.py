@@ -68,7 +68,7 @@ class Demo:
     device: str = "cpu"
     """Where the network runs, such as cuda."""
     rerun: Path | None = None
-    """Also keep a recording for the Rerun viewer (pip install "wam[viz]"); of several tasks, with their names in it."""
+    """Also keep a recording for the Rerun viewer (pip install -e ".[viz]"); of several, with their names."""
     out: Path = Path("runs/demo")
     json: bool = False
     """Print one line of JSON at the end."""

@@ -108,7 +108,7 @@ class Eval:
     films_per: Literal["task", "group"] = "task"
     """"group": so many of every group of tasks (easy, medium, hard, very hard), of different tasks where it can."""
     rerun: Path | None = None
-    """Keep a recording of every episode that is run now, for the Rerun viewer (pip install "wam[viz]"); of several
+    """Keep a recording of every episode that is run now, for the Rerun viewer (pip install -e ".[viz]"); of several
     episodes, task and seed go into the file's name. With --decode-video the dream is in it too."""
     label: str = ""
     """How tables call this policy; the name of the checkpoint when left out."""

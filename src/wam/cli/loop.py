@@ -15,6 +15,8 @@ class Loop:
     steps: int = 1
     """Denoising steps per chunk."""
     solver: Literal["euler", "unipc"] = "euler"
+    shift: float = 1.0
+    """Moves the noise levels of the steps towards noise; the released sampler is unipc with 5."""
     guidance: float = 1.0
     """Classifier-free guidance scale; 1 = off."""
     video_final: float = 0.0

@@ -30,7 +30,7 @@ from wam.sim.tasks import SPLITS, TASKS, asked_for
 class Play:
     """Serve a page on 127.0.0.1: the robot's cameras, what the model dreams, its actions, and where its time goes.
 
-    Needs the package nicegui (pip install "wam[play]"). The model and the simulator have a thread of their own.
+    Needs the package nicegui (pip install -e ".[play]"). The model and the simulator have a thread of their own.
 
     Example: wam play --task drawer-open
     """
@@ -48,7 +48,7 @@ class Play:
     device: str = "cpu"
     """Where the network runs, such as cuda."""
     rerun: Path | None = None
-    """Keep recordings of all episodes for the Rerun viewer (pip install "wam[viz]"): FILE, then FILE-2, FILE-3, ..."""
+    """Keep recordings of all episodes for the Rerun viewer (pip install -e ".[viz]"): FILE, then FILE-2, FILE-3, ..."""
     port: int = 8300
     """Port of the page; 0 for any that is free."""
     browser: bool = True
@@ -58,7 +58,7 @@ class Play:
 def main(config: Play) -> None:
     """Load the model, open the first scene, serve until interrupted."""
     if find_spec("nicegui") is None:
-        raise ImportError('wam play needs the package nicegui, which is not installed: pip install "wam[play]"')
+        raise ImportError('wam play needs the package nicegui, which is not installed: pip install -e ".[play]"')
     from wam.play.page import HOST, Show, serve
 
     if config.rerun is not None:

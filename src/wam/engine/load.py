@@ -45,6 +45,7 @@ def load_policy(
     *,
     steps: int = 1,
     solver: Literal["euler", "unipc"] = "euler",
+    shift: float = 1.0,
     guidance: float = 1.0,
     video_final: float = 0.0,
     temperature: float = 1.0,
@@ -70,7 +71,14 @@ def load_policy(
     quantize(model.transformer, weights)
     tokenizer = NanoTokenizer.from_pretrained(tokenizer_of(folder)).to(device)
     text_encoder = MiniLMTextEncoder(text_len=model.config.text_len)
-    sampler = Sampler(steps=steps, solver=solver, guidance=guidance, video_final=video_final, temperature=temperature)
+    sampler = Sampler(
+        steps=steps,
+        solver=solver,
+        shift=shift,
+        guidance=guidance,
+        video_final=video_final,
+        temperature=temperature,
+    )
     config = EngineConfig(
         sampler=sampler,
         memory=memory,

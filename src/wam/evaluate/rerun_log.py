@@ -30,7 +30,7 @@ def rerun_module() -> Any:
         import rerun.blueprint
     except ImportError as error:
         raise ImportError(
-            '--rerun needs the package rerun-sdk, which is not installed: pip install "wam[viz]"'
+            '--rerun needs the package rerun-sdk, which is not installed: pip install -e ".[viz]"'
         ) from error
     return rerun
 

@@ -163,7 +163,7 @@ class TrainConfig:
     log_every: int = 20
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     track: tuple[Literal["tensorboard", "wandb"], ...] = ()
-    """Where the run reports besides log.jsonl (`pip install "wam[track]"`)."""
+    """Where the run reports besides log.jsonl (`pip install -e ".[track]"`)."""
     wandb: WandbConfig = field(default_factory=WandbConfig)
     init: Path | None = None
     """Start from this model: a folder, or the name of a shipped one. Its size and its tokenizer stay."""
