@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -102,3 +103,26 @@ def test_a_forbidden_import_is_found(tmp_path: Path, file: str, text: str, found
     path.write_text(text)
     broken = violations(tmp_path, rooms(tmp_path)[0])
     assert [found in line for line in broken] == [True] if found else broken == []
+
+
+def map_of(room: str) -> str:
+    """The docstring of a room."""
+    source = (SOURCE / "wam" / room / "__init__.py").read_text(encoding="utf-8")
+    return ast.get_docstring(ast.parse(source)) or ""
+
+
+MAPPED = sorted(
+    path.parent.name for path in (SOURCE / "wam").glob("*/__init__.py") if "  `" in map_of(path.parent.name)
+)
+
+
+@pytest.mark.parametrize("room", MAPPED)
+def test_the_map_of_a_room_is_that_room(room: str) -> None:
+    """Every name in it is a file or a folder there, and no file is left out."""
+    folder, named = SOURCE / "wam" / room, {name.rstrip("/") for name in re.findall(r"`(\w+/?)`", map_of(room))}
+    files = {path.stem for path in folder.glob("*.py")} - {"__init__"}
+    assert named <= files | {path.name for path in folder.iterdir()} and files <= named
+
+
+def test_large_rooms_have_maps() -> None:
+    assert {"checkpoints", "data", "engine", "evaluate", "train"} <= set(MAPPED)

@@ -1,1 +1,6 @@
-"""What a robot's pictures and numbers mean: observations, the embodiment file, the canvas of views, normalisation."""
+"""What a robot's pictures and numbers mean.
+
+`embodiment` (one robot, one file), `observation` (one look) -> `canvas`, `chroma`, `preprocess` (pictures);
+`units`, `normalization` (numbers).  `draft`, `draft_parts`, `draft_views`, `draft_yaml` write a first file;
+`released`: robots of DreamZero.
+"""

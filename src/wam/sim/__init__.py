@@ -1,1 +1,7 @@
-"""Simulators: Meta-World environments, a fast software renderer, scripted experts, tasks and their sentences."""
+"""Simulators behind one interface (`worlds`), what acts in them, and what people would ask for.
+
+Meta-World  `metaworld`, `positions` (another kind of action), `tasks`, `sentences`, `looks`
+pictures    `render`, `offscreen`
+arms        `arms`, `libero`, `robosuite`, `scripts`
+teach       `experts` -> `recording`
+"""
