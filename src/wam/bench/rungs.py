@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 
@@ -22,7 +22,7 @@ from wam.engine.engine import Actions, Engine
 from wam.engine.load import resolve
 from wam.engine.quantize import Weights, quantize
 from wam.engine.session import Session
-from wam.engine.step_cache import ErrorBound, StepCache
+from wam.engine.step_cache import RELEASED_STEPS, CosineSteps, ErrorBound, FixedSteps, StepCache, StepRule
 from wam.flow.sampler import Sampler
 from wam.world_action_model import WorldActionModel
 
@@ -84,7 +84,9 @@ def rungs(bound: float = 0.1, cuda: bool = False, flash: str | None = None) -> l
         Rung("noise levels once", lambda w: w.saving("levels"), lossless=True),
         Rung("guidance in one pass", lambda w: w.with_config(guidance_mode="batched"), lossless=True),
         Rung("remember while denoising", lambda w: w.with_config(joint_pass=True), lossless=True, alone=False),
-        Rung("step cache", lambda w: w.with_config(step_cache=StepCache(ErrorBound(bound))), lossless=False),
+        Rung("8 of 16 steps", skipping(FixedSteps(RELEASED_STEPS[8]), order=0), lossless=False, climbs=False),
+        Rung("cosine steps", skipping(CosineSteps(), order=0), lossless=False, climbs=False),
+        Rung("step cache", skipping(ErrorBound(bound)), lossless=False),
         Rung(
             "actions only",
             lambda w: w.with_sampler(solver="euler", video_final=1.0, guidance=1.0),
@@ -99,8 +101,14 @@ def rungs(bound: float = 0.1, cuda: bool = False, flash: str | None = None) -> l
         Rung("int8 weights", lambda w: replace(w, weights="int8"), lossless=False, climbs=False),
         Rung("int8 dynamic", lambda w: replace(w, weights="int8-dynamic"), lossless=False, climbs=False),
         Rung("fp8 weights", lambda w: replace(w, weights="fp8"), lossless=False, climbs=False),
+        Rung("int4 weights", lambda w: replace(w, weights="int4"), lossless=False, climbs=False),
         Rung("nvfp4 weights", lambda w: replace(w, weights="nvfp4"), lossless=False, climbs=False),
     ]
+
+
+def skipping(rule: StepRule, order: Literal[0, 1] = 1) -> Callable[[Way], Way]:
+    """Steps that do not ask the network; order 0 repeats the last velocity, as released."""
+    return lambda way: way.with_config(step_cache=StepCache(rule, order=order))
 
 
 @dataclass(frozen=True)
