@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import pytest
-import torch
 import yaml
-from tests.train.processes import tiny_run, write_material
-from torch import Tensor
+from tests.train.processes import NoEncoder, tiny_run, write_material
 
 import wam.train.build
 from wam.robot.embodiment import Part, load_embodiment
@@ -23,25 +21,9 @@ OTHER = replace(SAWYER, name="other", action=(Part("action", ("a", "b", "c")),))
 WIDE = replace(SAWYER, name="wide", action=(Part("action", tuple("abcdef")),))
 
 
-class AnyEncoder:
-    """Text features without a network, as wide as the real ones."""
-
-    text_dim = 384
-
-    def __init__(self, text_len: int = 16) -> None:
-        self.text_len = text_len
-
-    @classmethod
-    def for_prompts(cls, prompts: list[str]) -> Self:
-        return cls()
-
-    def encode(self, sentences: list[str]) -> Tensor:
-        return torch.randn(len(sentences), self.text_len, self.text_dim, generator=torch.Generator().manual_seed(0))
-
-
 def without_text(patch: pytest.MonkeyPatch) -> None:
     """Training without loading the text encoder."""
-    patch.setattr("wam.train.build.MiniLMTextEncoder", AnyEncoder)
+    patch.setattr("wam.train.build.MiniLMTextEncoder", NoEncoder)
 
 
 def write_base(root: Path) -> Path:
@@ -55,7 +37,7 @@ def write_base(root: Path) -> Path:
 
 def train_without_text(config: TrainConfig) -> None:
     """A whole run, in a process of its own."""
-    wam.train.build.MiniLMTextEncoder = AnyEncoder  # type: ignore[assignment, misc]
+    wam.train.build.MiniLMTextEncoder = NoEncoder  # type: ignore[assignment, misc]
     assert build(config).run()
 
 
