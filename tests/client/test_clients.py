@@ -14,7 +14,7 @@ import pytest
 from tests.client.live import Live, rude_server, start, wam_serve
 from websockets.sync.server import ServerConnection
 
-from wam_client import AsyncClient, Client, ConnectionLost, Look, PolicyError, Reply, Retry, packb
+from wam_client import AsyncClient, Client, ConnectionLost, Look, PolicyError, Reply, Retry, WireError, packb
 
 SHORT = Retry(patience=0.5, first=0.05, longest=0.1)
 
@@ -41,6 +41,9 @@ class Blocking:
 
     def act(self, *args: Any, **named: Any) -> Reply:
         return self._loop.run_until_complete(self._client.act(*args, **named))
+
+    def say(self, *args: Any) -> str:
+        return self._loop.run_until_complete(self._client.say(*args))
 
     def close(self) -> None:
         self._loop.run_until_complete(self._client.close())
@@ -109,6 +112,18 @@ def test_a_mistake_is_named_and_the_connection_stays(live: Live, connect: Connec
 
 
 @both
+def test_a_message_is_answered_by_words(live: Live, connect: Connect) -> None:
+    with connect(live.url) as client:
+        client.close()  # a later message connects again
+        assert client.say({"endpoint": "reset"}) == "reset successful"
+        with pytest.raises(PolicyError) as caught:
+            client.say({"prompt": "go"})
+        assert caught.value.name == "BadRequest"
+        with pytest.raises(WireError, match="found a binary frame, expected a text frame"):
+            client.say(client.metadata["example_observation"])
+
+
+@both
 def test_a_named_session_outlives_its_connection(live: Live, connect: Connect) -> None:
     with connect(live.url, session=f"robot-{connect.__name__}") as client:
         client.act([look(0.0)])
@@ -119,11 +134,13 @@ def test_a_named_session_outlives_its_connection(live: Live, connect: Connect) -
 
 
 @both
-def test_nobody_there(connect: Connect) -> None:
+def test_nobody_there(connect: Connect, caplog: pytest.LogCaptureFixture) -> None:
     began = time.monotonic()
     with pytest.raises(ConnectionLost, match="nobody answers, tried for"):
         connect("ws://127.0.0.1:9", retry=SHORT)
     assert 0.4 < time.monotonic() - began < 5
+    (warning,) = (line.getMessage() for line in caplog.records if line.levelname == "WARNING")
+    assert warning.startswith("ws://127.0.0.1:9: nobody answers (") and warning.endswith("tried again for up to 0.5 s")
 
 
 @pytest.mark.slow

@@ -25,8 +25,9 @@ from wam_client.protocol import (
     metadata_of,
     observation_of,
     reply_of,
+    text_of,
 )
-from wam_client.wire import DEFAULT_LIMITS, Limits
+from wam_client.wire import DEFAULT_LIMITS, Limits, packb
 
 logger = logging.getLogger(__name__)
 
@@ -93,6 +94,14 @@ class AsyncClient:
                 self.conversation.answered(env)
                 return reply
 
+    async def say(self, message: Mapping[str, Any]) -> str:
+        """Send a message that is answered by text; see `Client.say`."""
+        self._turn = self._turn or asyncio.Lock()
+        async with self._turn:
+            if self._socket is None:
+                await self._connect(self._retry.pauses())
+            return text_of(await self._exchange(packb(message)))
+
     async def close(self) -> None:
         """Hang up; a later request connects again."""
         socket, self._socket = self._socket, None
@@ -125,7 +134,7 @@ class AsyncClient:
             raise
 
     async def _connect(self, pauses: Iterator[float]) -> None:
-        began = time.monotonic()
+        began, tell = time.monotonic(), logger.warning  # once, for whoever wonders why nothing happens
         while True:
             try:
                 self._socket = await connect(
@@ -150,7 +159,8 @@ class AsyncClient:
                     raise ConnectionLost(
                         f"{self.url}: nobody answers, tried for {seconds:.1f} s ({problem})"
                     ) from problem
-                logger.info("%s: %s; tried again in %.1f s", self.url, problem, pause)
+                tell("%s: nobody answers (%s); tried again for up to %g s", self.url, problem, self._retry.patience)
+                tell = logger.info
                 await asyncio.sleep(pause)
             except BaseException:
                 await self.close()

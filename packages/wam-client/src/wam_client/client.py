@@ -29,12 +29,12 @@ from wam_client.protocol import (
     Look,
     PolicyError,
     Reply,
-    error_of,
     metadata_of,
     observation_of,
     reply_of,
+    text_of,
 )
-from wam_client.wire import DEFAULT_LIMITS, Limits, WireError, packb
+from wam_client.wire import DEFAULT_LIMITS, Limits, packb
 
 logger = logging.getLogger(__name__)
 
@@ -119,13 +119,7 @@ class Client:
         if self._socket is None:
             self._connect(self._retry.pauses())
             self.reconnects += 1
-        frame = self._exchange(packb(message))
-        if not isinstance(frame, str):
-            raise WireError(f"{self.url}: found a binary frame, expected a text frame as the answer")
-        problem = error_of(frame)
-        if problem.name != "ServerError":
-            raise problem
-        return frame
+        return text_of(self._exchange(packb(message)))
 
     def close(self) -> None:
         """Hang up; a later request connects again."""
@@ -159,7 +153,7 @@ class Client:
 
     def _connect(self, pauses: Iterator[float]) -> None:
         """Raises ConnectionLost when there are no more pauses, PolicyError when the server refuses this client."""
-        began = time.monotonic()
+        began, tell = time.monotonic(), logger.warning  # once, for whoever wonders why nothing happens
         while True:
             try:
                 context = connect(
@@ -182,7 +176,8 @@ class Client:
                     raise ConnectionLost(
                         f"{self.url}: nobody answers, tried for {seconds:.1f} s ({problem})"
                     ) from problem
-                logger.info("%s: %s; tried again in %.1f s", self.url, problem, pause)
+                tell("%s: nobody answers (%s); tried again for up to %g s", self.url, problem, self._retry.patience)
+                tell = logger.info
                 time.sleep(pause)
             except BaseException:
                 self.close()

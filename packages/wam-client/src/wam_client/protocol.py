@@ -154,6 +154,16 @@ def reply_of(frame: bytes | str, limits: Limits = DEFAULT_LIMITS) -> Reply:
     return Reply(actions, fields)
 
 
+def text_of(frame: bytes | str) -> str:
+    """What answers a message in words. Raises PolicyError for an error, WireError for actions."""
+    if not isinstance(frame, str):
+        raise WireError("found a binary frame, expected a text frame as the answer")
+    problem = error_of(frame)
+    if problem.name != "ServerError":
+        raise problem
+    return frame
+
+
 def error_of(text: str) -> PolicyError:
     """A text frame as an exception. Servers of openpi send a traceback, which has no name."""
     found = _NAMED.fullmatch(text)
