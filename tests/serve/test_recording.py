@@ -80,7 +80,7 @@ def test_a_recording_is_played_again(recorded: Path) -> None:
         assert np.array_equal(client.ask(request_of(looks(1)))["actions"], expected[0])
 
 
-def test_an_episode_of_a_data_set_is_played(tmp_path: Path) -> None:
+def test_an_episode_of_a_data_set_is_played(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     robot = METAWORLD_SAWYER
     numbers = {"observation.state": Feature("float32", (4,)), "action": Feature("float32", (4,))}
     cameras = {name: Camera(64, 64) for name in robot.cameras}
@@ -91,12 +91,15 @@ def test_an_episode_of_a_data_set_is_played(tmp_path: Path) -> None:
             columns = {"observation.state": np.zeros((20, 4), np.float32), "action": scale * actions}
             images = {name: np.zeros((20, 64, 64, 3), np.uint8) for name in cameras}
             writer.add_episode(EpisodeData(images=images, columns=columns, task="push"))
-    backend = ReplaySource(str(tmp_path / "data"), "metaworld-sawyer", episode=1).open()
+    backend = ReplaySource(str(tmp_path / "data"), robot, episode=1).open()
     assert backend.served.robot == robot
+    assert "data: the last 4 of 20 actions fill no chunk and are not played" in caplog.text
     found, _ = recorded_actions(tmp_path / "data", robot, 1)
     np.testing.assert_allclose(found, 2 * actions)
     with pytest.raises(ValueError, match="name the robot with --robot"):
         ReplaySource(str(tmp_path / "data")).open()
+    with pytest.raises(ValueError, match="data: --episode: found 2, expected 0 to 1"):
+        ReplaySource(str(tmp_path / "data"), robot, episode=2).open()
 
 
 def test_a_file_that_is_no_recording_is_named(tmp_path: Path) -> None:
@@ -152,7 +155,7 @@ def test_a_disk_that_fails_is_told_and_ends_nothing(tmp_path: Path, caplog: pyte
 
 @pytest.fixture(scope="module")
 def echo() -> Iterator[Running]:
-    with serving(EchoSource("droid-franka")) as running:
+    with serving(EchoSource(load_embodiment("droid-franka"))) as running:
         yield running
 
 

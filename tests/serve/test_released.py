@@ -28,8 +28,8 @@ def test_sessions_share_networks_and_nothing_else(tokenizer: WanVideoTokenizer) 
     found = []
     for call in range(3):
         seen = [looks(10 * robot + call, 1 if call == 0 else 4) for robot in (1, 2)]
-        chunks = backend.steps([Turn(memory, each) for memory, each in zip(sessions, seen, strict=True)])
-        found.append([chunk.actions for chunk in chunks])
+        chunks = [backend.steps([Turn(memory, each)]) for memory, each in zip(sessions, seen, strict=True)]
+        found.append([chunk.actions for (chunk,) in chunks])
     for robot in (1, 2):
         alone = policy(tokenizer)
         alone.reset(robot)

@@ -157,10 +157,22 @@ def test_kill_9_under_load() -> None:
                 np.testing.assert_allclose(found, np.stack(expected[i]), rtol=0, atol=1e-5)
 
 
-def test_a_model_that_cannot_be_loaded_is_an_error_that_says_why() -> None:
+def test_a_model_that_cannot_be_loaded_is_an_error_that_says_why_once(
+    capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
     source = TroubleSource(refuses="nano-kitchen: no such folder")
-    with pytest.raises(WorkerBroken, match="FileNotFoundError: nano-kitchen: no such folder"), serving(source):
+    with pytest.raises(WorkerBroken, match="^nano-kitchen: no such folder$"), serving(source):
         pass
+    assert "nano-kitchen" not in caplog.text + capfd.readouterr().err, "said by the worker or the log, too"
+
+
+def test_a_fault_of_ours_while_loading_shows_where(capfd: pytest.CaptureFixture[str]) -> None:
+    with (
+        pytest.raises(WorkerBroken, match="^RuntimeError: shapes differ$"),
+        serving(TroubleSource(fails="shapes differ")),
+    ):
+        pass
+    assert "in open" in capfd.readouterr().err
 
 
 def test_a_model_that_cannot_be_started_again_ends_the_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,15 +17,19 @@ from wam.serve.metadata import Served
 
 @dataclass(frozen=True)
 class TroubleSource:
-    """refuses: do not load.  dies_if: die while loading when this file exists.  loads: for so many seconds."""
+    """refuses: do not load, for the user to mend.  fails: do not load, by a fault of ours.  dies_if: die while loading
+    when this file exists.  loads: for so many seconds."""
 
     refuses: str = ""
+    fails: str = ""
     dies_if: Path | None = None
     loads: float = 0.0
 
     def open(self) -> Backend:
         if self.refuses:
             raise FileNotFoundError(self.refuses)
+        if self.fails:
+            raise RuntimeError(self.fails)
         if self.dies_if is not None and self.dies_if.exists():
             os._exit(7)
         time.sleep(self.loads)
@@ -34,6 +38,8 @@ class TroubleSource:
 
 class TroubleBackend:
     """Holds still, unless a robot is told "crash", "hang", "slow", "refuse" or "nan"."""
+
+    together = True
 
     def __init__(self) -> None:
         self._echo = EchoBackend(METAWORLD_SAWYER)

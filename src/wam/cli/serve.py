@@ -23,7 +23,7 @@ from rich.table import Table
 
 from wam.cli.loop import Loop
 from wam.cli.published import Published, refuse_foreign
-from wam.serve.backends import CheckpointSource, EchoSource, ReplaySource, Source, locate
+from wam.serve.backends import CheckpointSource, EchoSource, ReplaySource, Source, locate, robot_of
 from wam.serve.released import ReleasedSource
 from wam.serve.server import Record, Started, WamServer, Where
 from wam.serve.service import Limits
@@ -97,9 +97,10 @@ class Serve:
         if len(given) != 1:
             raise ValueError(f"found {given or 'nothing to serve'}; give a checkpoint, --echo ROBOT or --replay FILE")
         if self.echo is not None:
-            return EchoSource(self.echo)
+            return EchoSource(robot_of(self.echo))
         if self.replay is not None:
-            return ReplaySource(self.replay, self.loop.robot, self.episode)
+            robot = None if self.loop.robot is None else robot_of(self.loop.robot)
+            return ReplaySource(self.replay, robot, self.episode)
         checkpoint = str(self.checkpoint)
         ours = locate(checkpoint).ours
         refuse_foreign(checkpoint, self.loop, self.published, ours)
@@ -109,17 +110,17 @@ class Serve:
         return ReleasedSource(checkpoint, self.loop.robot, fit, config, self.threads)
 
     def server(self) -> WamServer:
+        """Raises ValueError or OSError naming the option that does not fit, before any model is looked for."""
         token = None if self.token_file is None else self.token_file.read_text().strip()
         if token == "":
             raise ValueError(f"{self.token_file}: the file is empty")
+        where = Where(self.host, self.port, self.zmq_port, self.allow_kill)
+        door = Door(token, self.origins, self.frame_mb * 2**20)
+        patience = Patience(step=self.step_seconds)
+        limits = Limits(self.sessions, self.waiting, self.idle_seconds, self.batch, patience)
+        record = None if self.record is None else Record(self.record, int(self.record_gb * 2**30))
         return WamServer(
-            self.source(),
-            Where(self.host, self.port, self.zmq_port, self.allow_kill),
-            Door(token, self.origins, self.frame_mb * 2**20),
-            Limits(self.sessions, self.waiting, self.idle_seconds, self.batch, Patience(step=self.step_seconds)),
-            seed=self.seed,
-            missing_camera=self.missing_camera,
-            record=None if self.record is None else Record(self.record, int(self.record_gb * 2**30)),
+            self.source(), where, door, limits, seed=self.seed, missing_camera=self.missing_camera, record=record
         )
 
 
@@ -130,6 +131,7 @@ def main(options: Serve) -> None:
     console = Console(stderr=True)
     if options.host not in LOOPBACK and options.token_file is None:
         console.print(f"[yellow]{options.host}: anybody who reaches this address can move the robot; use --token-file")
+    server = options.server()
     console.print("loading the model ...")
 
     def started(where: Started) -> None:
@@ -137,11 +139,8 @@ def main(options: Serve) -> None:
             print(json.dumps({"host": where.host, "port": where.port, "zmq_port": where.zmq_port}), flush=True)
         console.print(_overview(where))
 
-    async def serve() -> None:
-        await options.server().run(started)
-
     try:
-        asyncio.run(serve())
+        asyncio.run(server.run(started))
     except WorkerBroken as problem:
         raise ValueError(str(problem)) from problem
 

@@ -6,6 +6,7 @@ A backend lives in the worker process and is made there by a `Source`, which is 
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +28,8 @@ from wam.robot.observation import Observation
 from wam.serve.metadata import Served
 from wam.serve.recording import recorded_actions
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Turn:
@@ -43,6 +46,10 @@ class Backend(Protocol):
 
     @property
     def served(self) -> Served: ...
+
+    @property
+    def together(self) -> bool:
+        """Whether a step may take several turns; otherwise it gets one at a time."""
 
     def open(self, seed: int) -> Any:
         """The memory of a new session."""
@@ -85,6 +92,8 @@ class CheckpointSource:
 
 class EngineBackend:
     """All sessions on one engine, which computes them together."""
+
+    together = True
 
     def __init__(self, engine: Engine, model: str = "unnamed", revision: str = "unknown") -> None:
         self._engine, config = engine, engine.config
@@ -145,16 +154,18 @@ def _digest(folder: Path) -> str:
 
 @dataclass(frozen=True)
 class EchoSource:
-    """A robot's name or YAML file, or a checkpoint that knows one."""
+    """Which robot is to hold still."""
 
-    robot: str
+    robot: Embodiment
 
     def open(self) -> EchoBackend:
-        return EchoBackend(robot_of(self.robot))
+        return EchoBackend(self.robot)
 
 
 class EchoBackend:
     """Every answer tells the robot to stay where it is: the form of an answer without a model behind it."""
+
+    together = True
 
     def __init__(self, robot: Embodiment) -> None:
         self.served = Served("echo", "none", robot, robot.actions_per_chunk, remembers=True, dreams=False)
@@ -183,23 +194,26 @@ class ReplaySource:
     """A file of `--record`, or an episode of a LeRobot data set, whose robot must then be named."""
 
     file: str
-    robot: str | None = None
+    robot: Embodiment | None = None
     episode: int = 0
 
     def open(self) -> ReplayBackend:
-        robot = None if self.robot is None else robot_of(self.robot)
-        actions, robot = recorded_actions(Path(self.file), robot, self.episode)
+        actions, robot = recorded_actions(Path(self.file), self.robot, self.episode)
         return ReplayBackend(robot, actions, Path(self.file).name)
 
 
 class ReplayBackend:
     """Plays what was recorded, chunk by chunk, whatever the robot sees; every session from the beginning."""
 
+    together = True
+
     def __init__(self, robot: Embodiment, actions: npt.NDArray[np.float32], name: str) -> None:
         """actions: (L, A) in robot units."""
         self._chunks = len(actions) // robot.actions_per_chunk
         if not self._chunks:
             raise ValueError(f"{name}: {len(actions)} actions, less than a chunk of {robot.actions_per_chunk}")
+        if left := len(actions) % robot.actions_per_chunk:
+            logger.warning("%s: the last %d of %d actions fill no chunk and are not played", name, left, len(actions))
         self._actions = actions[: self._chunks * robot.actions_per_chunk].reshape(self._chunks, -1, robot.action_dim)
         self._name = name
         self.served = Served(f"replay:{name}", "none", robot, robot.actions_per_chunk, remembers=True, dreams=False)
@@ -221,7 +235,7 @@ class ReplayBackend:
 
 
 def robot_of(name: str) -> Embodiment:
-    """A robot's name, its YAML file, or a checkpoint that knows one."""
+    """A robot's name, its YAML file, or a checkpoint that knows one. Raises OSError or ValueError naming it."""
     if Path(name).suffix in (".yaml", ".yml"):
         return load_embodiment(name)
     try:

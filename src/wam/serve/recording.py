@@ -231,5 +231,8 @@ def _dataset_actions(source: Path, robot: Embodiment, episode: int) -> npt.NDArr
     from wam.data.lerobot_reader import LeRobotDataset
     from wam.data.vectors import columns_of, gathered
 
-    columns = LeRobotDataset(source).columns(episode, sorted(columns_of(robot.action, "action")))
+    dataset = LeRobotDataset(source)
+    if not 0 <= episode < dataset.num_episodes:
+        raise ValueError(f"{source}: --episode: found {episode}, expected 0 to {dataset.num_episodes - 1}")
+    columns = dataset.columns(episode, sorted(columns_of(robot.action, "action")))
     return np.asarray(gathered(columns, robot.action, "action"), np.float32)

@@ -26,7 +26,9 @@ if TYPE_CHECKING:  # they take seconds to import, in the process that holds no m
 
 
 class PolicyBackend:
-    """Sessions that are computed one after another."""
+    """Sessions that are computed one after another, a step for each, so that none acts when another is refused."""
+
+    together = False
 
     def __init__(self, served: Served, make: Callable[[], Policy], warm: int = 0) -> None:
         """make: a policy for a new session; a single observation must let it begin anew.
@@ -39,9 +41,10 @@ class PolicyBackend:
         return policy
 
     def steps(self, turns: Sequence[Turn]) -> list[ActionChunk]:
-        if any(turn.executing is not None for turn in turns):
+        (turn,) = turns
+        if turn.executing is not None:
             raise ValueError("'executing': this policy cannot hold actions that are being executed")
-        return [turn.memory.act(turn.looks) for turn in turns]
+        return [turn.memory.act(turn.looks)]
 
     def warm_up(self, sessions: int) -> None:
         """The first chunks of an episode in the dark, where they compile."""

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from wam.serve.backends import Source
 from wam.serve.metadata import Served
+from wam.serve.options import a_port, positive
 from wam.serve.recording import Recorder
 from wam.serve.robot_keys import MissingCamera
 from wam.serve.service import Limits, Service
@@ -25,20 +26,26 @@ logger = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class Where:
     """Addresses. Port 0: the system chooses one.  zmq_port: of the GR00T dialect, None: not spoken.
-    allow_kill: let GR00T clients end the server."""
+    allow_kill: let GR00T clients end the server.  Raises ValueError naming what is no port."""
 
     host: str = "127.0.0.1"
     port: int = 8000
     zmq_port: int | None = None
     allow_kill: bool = False
 
+    def __post_init__(self) -> None:
+        a_port(port=self.port, zmq_port=self.zmq_port or 0)
+
 
 @dataclass(frozen=True)
 class Record:
-    """Where to keep exchanges, and how many bytes of them."""
+    """Where to keep exchanges, and how many bytes of them. Raises ValueError for none."""
 
     folder: Path
     budget_bytes: int = 10 * 2**30
+
+    def __post_init__(self) -> None:
+        positive(record_gb=self.budget_bytes / 2**30)
 
 
 @dataclass(frozen=True)

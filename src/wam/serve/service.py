@@ -18,6 +18,7 @@ from wam.serve.cadence import Choice, choose
 from wam.serve.errors import ServeError, bad_request
 from wam.serve.metadata import Served
 from wam.serve.metrics import Metrics
+from wam.serve.options import at_least, positive
 from wam.serve.request import Answer, Infer, Reset
 from wam.serve.robot_keys import MissingCamera, RobotKeys
 from wam.serve.sessions import Key, Session, SessionTable
@@ -31,13 +32,20 @@ HOUSEKEEPING = 5.0  # seconds between looks for idle sessions
 @dataclass(frozen=True)
 class Limits:
     """sessions: episodes at once.  waiting: requests at once, over all sessions.  idle_seconds: until a session that
-    nobody uses is ended.  batch: sessions that are computed together.  patience: see `Patience`."""
+    nobody uses is ended.  batch: sessions that are computed together.  patience: see `Patience`.
+
+    Raises ValueError naming the option that would leave nobody served.
+    """
 
     sessions: int = 64
     waiting: int = 64
     idle_seconds: float = 600.0
     batch: int = 8
     patience: Patience = Patience()
+
+    def __post_init__(self) -> None:
+        at_least(1, sessions=self.sessions, waiting=self.waiting, batch=self.batch)
+        positive(idle_seconds=self.idle_seconds)
 
 
 class Service:

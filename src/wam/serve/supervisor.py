@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import multiprocessing
+import signal
 import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.process import BaseProcess
 from typing import Any
 
@@ -21,7 +23,8 @@ from wam.serve import link
 from wam.serve.backends import Source
 from wam.serve.errors import ServeError, bad_request
 from wam.serve.metadata import Served
-from wam.serve.worker import work
+from wam.serve.options import positive
+from wam.serve.worker import ENDING, work
 
 logger = logging.getLogger(__name__)
 
@@ -34,11 +37,17 @@ class WorkerBroken(RuntimeError):
 
 @dataclass(frozen=True)
 class Patience:
-    """Seconds: to load a model, to compute a step, and to wait for a worker that is being restarted."""
+    """Seconds: to load a model, to compute a step, and to wait for a worker that is being restarted.
+
+    Raises ValueError naming the one that is not above zero.
+    """
 
     start: float = 600.0
     step: float = 120.0
     restart: float = 60.0
+
+    def __post_init__(self) -> None:
+        positive(start_seconds=self.start, step_seconds=self.step, restart_seconds=self.restart)
 
 
 class Supervisor:
@@ -182,7 +191,7 @@ class Supervisor:
         context = multiprocessing.get_context("spawn")
         self._process = context.Process(target=work, args=(theirs, self._source, self._batch), name="wam-serve-worker")
         began = time.monotonic()
-        await asyncio.to_thread(self._process.start)
+        _start_deaf(self._process)  # some ms; in a thread, the server could be told to end before it is done
         theirs.close()
         ours.setblocking(False)
         reader, self._writer = await asyncio.open_connection(sock=ours)
@@ -229,7 +238,6 @@ class Supervisor:
                 answer.set_exception(lost(why))
 
     def _give_up(self, why: str) -> None:
-        logger.error("%s", why)
         self.broken = why
         self._settled.set()
         if self._first is not None and not self._first.done():
@@ -246,6 +254,16 @@ class Supervisor:
         self._not_ready()
         if self._process is not None and self._process.is_alive():
             self._process.kill()
+
+
+def _start_deaf(process: BaseProcess) -> None:
+    """Start a process that signals to all processes do not reach: until it can ignore them, it imports for seconds."""
+    resource_tracker.ensure_running()  # or it would be started in between, and let the signals through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)  # a new process inherits it
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def lost(why: str) -> ServeError:

@@ -24,6 +24,7 @@ from websockets.typing import Origin
 from wam.serve.dialects import openpi, roboarena
 from wam.serve.errors import ServeError, bad_request, refusal
 from wam.serve.metadata import handshake
+from wam.serve.options import at_least, positive
 from wam.serve.recording import Exchange, Recorder
 from wam.serve.request import Reset
 from wam.serve.service import Service
@@ -42,6 +43,8 @@ class Door:
     token: asked for as `Authorization: Api-Key <token>`, None: anybody.  origins: web pages that may connect; without
     any, no browser can.  frame_bytes: of one request.  connections: at once.  send_seconds: for a client
     to take a reply.
+
+    Raises ValueError naming the option that would let nobody in.
     """
 
     token: str | None = None
@@ -49,6 +52,10 @@ class Door:
     frame_bytes: int = 64 * 2**20
     connections: int = 256
     send_seconds: float = 10.0
+
+    def __post_init__(self) -> None:
+        at_least(1, connections=self.connections)
+        positive(frame_mb=self.frame_bytes / 2**20, send_seconds=self.send_seconds)
 
 
 class WebSocketDoor:

@@ -22,15 +22,21 @@ from wam.serve.link import Message, WorkerEnd
 
 logger = logging.getLogger(__name__)
 
+ENDING = (signal.SIGINT, signal.SIGTERM)  # sent to all processes at once, but the server's business
+
 
 def work(link: socket.socket, source: Source, batch: int) -> None:
     """The life of the process. It ends when the server does, however that ends."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # sent to all processes at once, but the server's business
+    for number in ENDING:
         signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)  # blocked so far, which processes of ours would inherit
     server = WorkerEnd(link)
     try:
         backend = source.open()
         backend.warm_up(batch)
+    except (ValueError, OSError, ImportError) as problem:  # the user's to mend, and the message says how
+        server.send({"broken": str(problem)})
+        return
     except Exception as problem:  # whatever it is, the server must say it and stop
         logger.exception("the model could not be loaded")
         server.send({"broken": f"{type(problem).__name__}: {problem}"})
@@ -44,7 +50,7 @@ class Worker:
     """Sessions by number, and the jobs that wait for them."""
 
     def __init__(self, server: WorkerEnd, backend: Backend, batch: int) -> None:
-        self._server, self._backend, self._batch = server, backend, batch
+        self._server, self._backend, self._batch = server, backend, batch if backend.together else 1
         self._memories: dict[int, Any] = {}
         self._waiting: list[tuple[float, Message]] = []
 
