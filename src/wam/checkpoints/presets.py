@@ -106,7 +106,3 @@ def skeleton(config: TransformerConfig) -> Transformer:
     """The transformer without memory for its weights (torch's meta device), to compare names, shapes and sizes."""
     with torch.device("meta"):
         return Transformer(config)
-
-
-def count_parameters(transformer: Transformer) -> int:
-    return sum(parameter.numel() for parameter in transformer.parameters())
