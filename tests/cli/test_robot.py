@@ -51,6 +51,9 @@ def test_a_file_is_not_overwritten_and_faults_are_named(
         ([], "exists already; give another --out"),
         (["--overwrite", "--cameras", "top"], "no camera 'top'; there are"),
         (["--overwrite", "--action", "nothing"], "no column 'nothing'"),
+        (["--overwrite", "--video-stride", "-2"], "field 'video_stride' is -2, expected at least 1"),
+        (["--overwrite", "--video-stride", "0"], "field 'video_stride' is 0, expected at least 1"),
+        (["--overwrite", "--view", "0", "0"], "field 'view_height' is 0, expected at least 1"),
     ):
         with pytest.raises(SystemExit) as stop:
             main(["robot", "new", "--from-dataset", str(sets["v3.0"]), "--out", str(out), *options])

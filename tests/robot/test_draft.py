@@ -144,6 +144,10 @@ def test_choices_are_kept_and_not_called_guesses() -> None:
         ({}, Choices(action=("targets",)), "no column 'targets'"),
         ({}, Choices(cameras=("top",)), "no camera 'top'"),
         ({"cameras": {}}, Choices(), "no camera, but a World Action Model learns from video"),
+        ({}, Choices(video_stride=0), "field 'video_stride' is 0, expected at least 1"),
+        ({}, Choices(video_stride=-2), "field 'video_stride' is -2, expected at least 1"),
+        ({}, Choices(frames_per_chunk=0), "field 'actions_per_chunk' is 0, expected at least 1"),
+        ({}, Choices(view=(0, 0)), "field 'view_height' is 0, expected at least 1"),
         ({}, Choices(video_stride=20), "'actions_per_chunk' would be 160, but the longest episode has 60 rows"),
         (
             {"cameras": {"front": (480, 640), "wide": (720, 1280)}},

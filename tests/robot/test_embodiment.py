@@ -61,11 +61,91 @@ def test_yaml_round_trip(tmp_path: Path) -> None:
         ({"canvas": (("top",), ("side", None))}, "different lengths"),
         ({"actions_per_chunk": 9}, "field 'actions_per_chunk' is 9"),
         ({"prompt_template": "do it"}, "field 'prompt_template'"),
+        ({"view_height": 0}, "field 'view_height' is 0, expected at least 1"),
+        ({"view_width": -64}, "field 'view_width' is -64, expected at least 1"),
+        ({"video_stride": -2, "actions_per_chunk": -8}, "field 'video_stride' is -2, expected at least 1"),
+        ({"frames_per_chunk": 0, "actions_per_chunk": 0}, "field 'actions_per_chunk' is 0, expected at least 1"),
+        ({"control_hz": 0.0}, "field 'control_hz' is 0.0, expected control steps per second above 0"),
+        ({"control_hz": float("nan")}, "field 'control_hz' is nan, expected control steps per second above 0"),
+        ({"control_hz": float("inf")}, "field 'control_hz' is inf, expected control steps per second above 0"),
+        ({"cameras": (), "canvas": ((),)}, "field 'cameras' is empty"),
     ],
 )
 def test_contradictions_are_named(change: dict[str, object], named: str) -> None:
     with pytest.raises(EmbodimentError, match=named):
         replace(METAWORLD_SAWYER, **change)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"gripper": (0.0, 0.0)}, r"part 'arm': field 'gripper' is \[0.0, 0.0\], expected two different raw values"),
+        ({"dims": ("x", "y", "x")}, "part 'arm': field 'dims' names 'x' twice"),
+        ({"dims": ()}, "part 'arm': field 'dims' names no dimension"),
+        ({"start": -2}, "part 'arm': field 'start' is -2, expected the number of a dimension"),
+    ],
+)
+def test_parts_that_mean_nothing_are_named(changes: dict[str, object], named: str) -> None:
+    with pytest.raises(EmbodimentError, match=named):
+        replace(Part("arm", ("x", "y")), **changes)  # type: ignore[arg-type]
+
+
+HAND = {"name": "hand", "dims": 4}
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"name": 7}, "field 'name' is 7, expected text"),
+        ({"view_height": "64"}, "field 'view_height' is '64', expected a whole number"),
+        ({"view_height": 64.5}, "field 'view_height' is 64.5, expected a whole number"),
+        ({"view_height": True}, "field 'view_height' is True, expected a whole number"),
+        ({"view_height": None}, "field 'view_height' is None, expected a whole number"),
+        ({"control_hz": "40"}, "field 'control_hz' is '40', expected a finite number"),
+        ({"control_hz": float("nan")}, "field 'control_hz' is nan, expected a finite number"),
+        ({"lower_case": "yes"}, "field 'lower_case' is 'yes', expected true or false"),
+        ({"normalization": "min_max"}, "field 'normalization' is 'min_max', expected 'mean_std' or 'quantiles'"),
+        ({"cameras": "top"}, "field 'cameras' is 'top', expected a list"),
+        ({"canvas": [["top", 1]]}, r"field 'canvas\[0\]\[1\]' is 1, expected text"),
+        ({"state": None}, "field 'state' is None, expected a list"),
+        ({"state": ["hand"]}, r"field 'state\[0\]' is 'hand', expected fields with names and values"),
+        ({"state": [{"dims": 4}]}, r"field 'state\[0\].name' is missing"),
+        ({"state": [{**HAND, "colour": 1}]}, r"unknown field 'state\[0\].colour'"),
+        ({"state": [{**HAND, "dims": "wxyz"}]}, r"field 'state\[0\].dims' is 'wxyz', expected a list"),
+        ({"state": [{**HAND, "dims": -4}]}, "part 'hand': field 'dims' names no dimension"),
+        ({"state": [{**HAND, "gripper": [0]}]}, r"field 'state\[0\].gripper' is \[0\], expected a list of 2 numbers"),
+        ({"state": [{**HAND, "start": "2"}]}, r"field 'state\[0\].start' is '2', expected a whole number"),
+        ({"statistics": {"state": {"mean": 0}}}, r"field 'statistics.action' is missing"),
+        (
+            {"statistics": {"state": {"mean": [0, float("inf")]}, "action": {}}},
+            r"field 'statistics.state.mean\[1\]' is inf, expected a finite number",
+        ),
+    ],
+)
+def test_fields_of_another_type_are_named(changes: dict[str, object], named: str) -> None:
+    with pytest.raises(EmbodimentError, match=f"^robot.yaml: {named}"):
+        Embodiment.from_dict({**METAWORLD_SAWYER.to_dict(), **changes}, "robot.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("name: [arm", "not valid YAML, correct it: "),
+        ("", "found None, expected fields with names and values"),
+        ("- name: arm", r"found \[.*\], expected fields with names and values"),
+    ],
+)
+def test_files_without_fields_are_named(tmp_path: Path, text: str, named: str) -> None:
+    (tmp_path / "arm.yaml").write_text(text)
+    with pytest.raises(EmbodimentError, match=f"{tmp_path}/arm.yaml: {named}"):
+        load_embodiment(tmp_path / "arm.yaml")
+
+
+def test_whole_numbers_may_stand_for_others() -> None:
+    robot = Embodiment.from_dict({**METAWORLD_SAWYER.to_dict(), "control_hz": 40, "state": [{**HAND, "start": 0}]})
+    assert robot.control_hz == METAWORLD_SAWYER.control_hz
+    assert robot.state == (Part("hand", ("hand_0", "hand_1", "hand_2", "hand_3"), start=0),)
+    assert Part.from_dict({"name": "grip", "dims": 1, "gripper": [1, 0]}, "here").gripper == (1.0, 0.0)
 
 
 def test_unknown_and_missing_fields_are_named() -> None:

@@ -148,8 +148,8 @@ def _chosen_cameras(facts: Facts, choices: Choices) -> tuple[str, ...]:
 
 def _chunk(facts: Facts, choices: Choices, remarks: dict[str, str]) -> tuple[int, int]:
     """(video_stride, frames_per_chunk)."""
-    stride = choices.video_stride or max(1, round(facts.fps / VIDEO_HZ))
-    frames = choices.frames_per_chunk or FRAMES_PER_CHUNK
+    stride = max(1, round(facts.fps / VIDEO_HZ)) if choices.video_stride is None else choices.video_stride
+    frames = FRAMES_PER_CHUNK if choices.frames_per_chunk is None else choices.frames_per_chunk
     rows = FRAMES_PER_LATENT * stride * frames
     longest = max((len(rows) for rows in next(iter(facts.rows.values()), [])), default=rows)
     if longest < rows:
@@ -160,7 +160,7 @@ def _chunk(facts: Facts, choices: Choices, remarks: dict[str, str]) -> tuple[int
     if choices.video_stride is None:
         remarks["video_stride"] = f"guess: a picture every {stride} rows, {facts.fps / stride:.3g} per second"
     seconds = f"{rows / facts.fps:.2g} s between two looks"
-    guessed = "" if choices.frames_per_chunk else "guess: "
+    guessed = "guess: " if choices.frames_per_chunk is None else ""
     remarks["frames_per_chunk"] = f"{guessed}{frames} latent frames of {FRAMES_PER_LATENT} pictures: {seconds}"
     remarks["actions_per_chunk"] = f"{FRAMES_PER_LATENT} x video_stride x frames_per_chunk, always"
     return stride, frames

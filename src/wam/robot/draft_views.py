@@ -58,11 +58,11 @@ def choose_cell(sizes: Mapping[str, tuple[int, int]], keys: Sequence[str], view:
             "cut the pictures to one shape first"
         )
     smallest = min((sizes[key] for key in keys), key=lambda size: size[0])
-    height, width = view or _cell(smallest)
+    height, width = _cell(smallest) if view is None else view
     resized = any(sizes[key] != (height, width) for key in keys)
     before = ", ".join(sorted({_size(sizes[key]) for key in keys}))
     kept = f"the cameras' own size, {before}"
-    remark = f"{'' if view else 'guess: '}pictures of {before} are resized to this" if resized else kept
+    remark = f"{'guess: ' if view is None else ''}pictures of {before} are resized to this" if resized else kept
     return Cell(height, width, resized, remark)
 
 

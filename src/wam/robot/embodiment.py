@@ -15,14 +15,19 @@ from typing import Any, Literal
 
 import yaml
 
-from wam.encoders import FRAMES_PER_LATENT
+from wam.robot.embodiment_checks import EmbodimentError as EmbodimentError
+from wam.robot.embodiment_checks import (
+    check_cameras,
+    check_chunk,
+    check_numbers,
+    check_part,
+    check_vectors,
+    from_fields,
+)
 
 SHIPPED = Path(__file__).parent / "embodiments"
 IMAGE_PREFIX = "observation.images."
-
-
-class EmbodimentError(ValueError):
-    """An embodiment file with an unknown, missing or contradictory field."""
+"""Of the data-set features that hold a camera's pictures, before its name."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,9 @@ class Part:
     relative: bool = False
     gripper: tuple[float, float] | None = None
 
+    def __post_init__(self) -> None:
+        check_part(self)
+
     def to_dict(self) -> dict[str, Any]:
         """Only what differs from the defaults."""
         given = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
@@ -50,15 +58,12 @@ class Part:
         return {name: value for name, value in given.items() if value != usual[name]}  # a start of 0 is none of them
 
     @classmethod
-    def from_dict(cls, fields: Mapping[str, Any], source: str) -> Part:
-        """`dims` may be a number: then the dimensions are called after the part."""
-        values = dict(_known(cls, fields, source))
-        dims, gripper = values["dims"], values.get("gripper")
-        if isinstance(dims, int):
-            dims = [values["name"]] if dims == 1 else [f"{values['name']}_{i}" for i in range(dims)]
-        values["dims"] = tuple(dims)
-        values["gripper"] = None if gripper is None else (float(gripper[0]), float(gripper[1]))
-        return cls(**values)
+    def from_dict(cls, fields: Any, source: str, path: str = "") -> Part:
+        """`dims` may be a number: then the dimensions are called after the part. Raises as `Embodiment.from_dict`."""
+        if isinstance(fields, Mapping) and type(dims := fields.get("dims")) is int:
+            name = fields.get("name")
+            fields = {**fields, "dims": [name] if dims == 1 else [f"{name}_{i}" for i in range(dims)]}
+        return from_fields(cls, fields, source, path)
 
 
 def indexed(parts: tuple[Part, ...]) -> list[tuple[Part, range]]:
@@ -83,8 +88,8 @@ class Moments:
     q99: tuple[float, ...] = ()
 
     @classmethod
-    def from_dict(cls, fields: Mapping[str, Any], source: str) -> Moments:
-        return cls(**{name: tuple(map(float, values)) for name, values in _known(cls, fields, source).items()})
+    def from_dict(cls, fields: Any, source: str, path: str = "") -> Moments:
+        return from_fields(cls, fields, source, path)
 
 
 @dataclass(frozen=True)
@@ -95,9 +100,8 @@ class Statistics:
     action: Moments
 
     @classmethod
-    def from_dict(cls, fields: Mapping[str, Any], source: str) -> Statistics:
-        parts = _known(cls, fields, source)
-        return cls(**{name: Moments.from_dict(part, f"{source}.{name}") for name, part in parts.items()})
+    def from_dict(cls, fields: Any, source: str, path: str = "") -> Statistics:
+        return from_fields(cls, fields, source, path)
 
 
 @dataclass(frozen=True)
@@ -138,9 +142,10 @@ class Embodiment:
     statistics: Statistics | None = None
 
     def __post_init__(self) -> None:
-        _check_cameras(self)
-        _check_chunk(self)
-        _check_vectors(self)
+        check_numbers(self)
+        check_cameras(self)
+        check_chunk(self)
+        check_vectors(self)
 
     # ---------------------------------------------------------------- numbers that follow
 
@@ -192,119 +197,44 @@ class Embodiment:
         return plain
 
     @classmethod
-    def from_dict(cls, fields: Mapping[str, Any], source: str = "embodiment") -> Embodiment:
-        """Build from plain lists and numbers; unknown, missing or contradictory fields are named."""
-        values = dict(_known(cls, fields, source))
-        values["cameras"] = tuple(values["cameras"])
-        values["canvas"] = tuple(tuple(row) for row in values["canvas"])
-        for name in ("state", "action"):
-            values[name] = tuple(Part.from_dict(part, f"{source}: {name}") for part in values[name])
-        values["camera_keys"] = tuple(values.get("camera_keys", ()))
-        if values.get("statistics") is not None:
-            values["statistics"] = Statistics.from_dict(values["statistics"], f"{source}: statistics")
-        return cls(**values)
+    def from_dict(cls, fields: Any, source: str = "embodiment") -> Embodiment:
+        """Build from plain lists and numbers.
+
+        Raises:
+            EmbodimentError: a field is unknown, missing, of another type, out of its range or contradicts another.
+        """
+        return from_fields(cls, fields, source)
 
     def to_yaml(self, path: Path) -> None:
         Path(path).write_text(yaml.safe_dump(self.to_dict(), sort_keys=False, default_flow_style=None, width=120))
 
     @classmethod
     def from_yaml(cls, path: Path) -> Embodiment:
-        return cls.from_dict(yaml.safe_load(Path(path).read_text()), source=str(path))
+        """Raises as `from_dict`, and EmbodimentError for a file that is not valid YAML."""
+        return cls.from_text(Path(path).read_text(encoding="utf-8"), source=str(path))
+
+    @classmethod
+    def from_text(cls, text: str, source: str) -> Embodiment:
+        """From the content of a YAML file. Raises as `from_yaml`."""
+        try:
+            fields = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise EmbodimentError(f"{source}: not valid YAML, correct it: {error}") from error
+        return cls.from_dict(fields, source)
 
 
 def load_embodiment(name: str | Path) -> Embodiment:
-    """A YAML file, or the name of a shipped robot. Raises EmbodimentError naming what there is."""
+    """A YAML file, or the name of a shipped robot. Raises EmbodimentError naming what there is, or what is wrong."""
+    return Embodiment.from_yaml(embodiment_file(name))
+
+
+def embodiment_file(name: str | Path) -> Path:
+    """The file that `load_embodiment` reads. Raises EmbodimentError naming what there is."""
     path = Path(name) if Path(name).suffix in {".yaml", ".yml"} else SHIPPED / f"{name}.yaml"
     if not path.is_file():
         shipped = sorted(file.stem for file in SHIPPED.glob("*.yaml"))
         raise EmbodimentError(f"embodiment {str(name)!r}: no such file, and no shipped robot of that name: {shipped}")
-    return Embodiment.from_yaml(path)
-
-
-# ---------------------------------------------------------------- checks
-
-
-def _check_cameras(e: Embodiment) -> None:
-    placed = {camera for row in e.canvas for camera in row if camera is not None}
-    if placed != set(e.cameras) or len(set(e.cameras)) != len(e.cameras):
-        raise EmbodimentError(
-            f"embodiment {e.name!r}: field 'canvas' places cameras {sorted(placed)}, but field 'cameras' lists "
-            f"{sorted(e.cameras)}; place every camera in the canvas"
-        )
-    if len({len(row) for row in e.canvas}) != 1:
-        raise EmbodimentError(
-            f"embodiment {e.name!r}: field 'canvas' has rows of different lengths; fill empty cells with null"
-        )
-    for camera in e.cameras:
-        cells = [(i, j) for i, row in enumerate(e.canvas) for j, cell in enumerate(row) if cell == camera]
-        if cells != [(cells[0][0], cells[0][1] + i) for i in range(len(cells))]:
-            raise EmbodimentError(
-                f"embodiment {e.name!r}: field 'canvas' tears camera {camera!r} apart: a camera fills neighbouring "
-                "cells of one row"
-            )
-    if e.camera_keys and len(e.camera_keys) != len(e.cameras):
-        raise EmbodimentError(
-            f"embodiment {e.name!r}: field 'camera_keys' has {len(e.camera_keys)} entries for {len(e.cameras)} cameras"
-        )
-    if e.crop is not None and not 0 < e.crop <= 1:
-        raise EmbodimentError(f"embodiment {e.name!r}: field 'crop' is {e.crop}, expected a share in (0, 1]")
-
-
-def _check_chunk(e: Embodiment) -> None:
-    expected = e.frames_per_chunk * FRAMES_PER_LATENT * e.video_stride
-    if e.actions_per_chunk != expected:
-        raise EmbodimentError(
-            f"embodiment {e.name!r}: field 'actions_per_chunk' is {e.actions_per_chunk}, but frames_per_chunk x "
-            f"{FRAMES_PER_LATENT} x video_stride = {expected}; the video and the actions of a chunk must last equally "
-            "long"
-        )
-    if "{instruction}" not in e.prompt_template:
-        raise EmbodimentError(
-            f"embodiment {e.name!r}: field 'prompt_template' is {e.prompt_template!r}; it must contain "
-            "'{instruction}'"
-        )
-
-
-def _check_vectors(e: Embodiment) -> None:
-    states = {part.name: len(part.dims) for part in e.state}
-    for vector, parts in (("state", e.state), ("action", e.action)):
-        names = [part.name for part in parts]
-        if len(set(names)) != len(names):
-            raise EmbodimentError(f"embodiment {e.name!r}: field {vector!r} names a part twice: {names}")
-        width, needed = getattr(e, f"{vector}_width"), sum(len(part.dims) for part in parts)
-        if width is not None and width < needed:
-            raise EmbodimentError(
-                f"embodiment {e.name!r}: field '{vector}_width' is {width}, but its parts have {needed} dimensions"
-            )
-        for name in ("q01", "q99") if e.normalization == "quantiles" else ("mean", "std"):
-            values = None if e.statistics is None else getattr(getattr(e.statistics, vector), name)
-            if values is not None and len(values) != needed:
-                raise EmbodimentError(
-                    f"embodiment {e.name!r}: field 'statistics.{vector}.{name}' has {len(values)} dimensions, the "
-                    f"{vector} has {needed}"
-                )
-    for part in e.action:
-        if part.relative and states.get(part.name) != len(part.dims):
-            raise EmbodimentError(
-                f"embodiment {e.name!r}: action {part.name!r} is relative, but the state has no part of that name with "
-                f"{len(part.dims)} dimensions; found {states}"
-            )
-    if e.normalization not in ("mean_std", "quantiles"):
-        raise EmbodimentError(
-            f"embodiment {e.name!r}: field 'normalization' is {e.normalization!r}, expected 'mean_std' or 'quantiles'"
-        )
-
-
-def _known(cls: type, fields: Mapping[str, Any], source: str) -> Mapping[str, Any]:
-    """The fields, once it is certain that none is unknown or missing."""
-    known = {field.name: field for field in dataclasses.fields(cls)}
-    unknown = sorted(set(fields) - set(known))
-    if unknown:
-        raise EmbodimentError(f"{source}: unknown field {unknown[0]!r}; known fields are {sorted(known)}")
-    missing = [name for name, f in known.items() if f.default is dataclasses.MISSING and name not in fields]
-    if missing:
-        raise EmbodimentError(f"{source}: field {missing[0]!r} is missing")
-    return fields
+    return path
 
 
 def _plain(value: Any) -> Any:
