@@ -28,7 +28,8 @@ from wam.data.lerobot_reader import LeRobotDataset
 from wam.data.schema import ACTION, BOOKKEEPING, STATE, STATS_PATH
 from wam.data.stats import VectorStats, column_stats, robot_statistics
 from wam.data.vectors import gathered
-from wam.robot.embodiment import Embodiment, load_embodiment
+from wam.robot.embodiment import Embodiment, embodiment_file, load_embodiment
+from wam.robot.fill_yaml import filled_text
 
 WAM_STATS = "meta/wam_stats.json"
 SHOWN = ("mean", "std", "min", "q01", "q99", "max")
@@ -51,7 +52,7 @@ class Stats:
     repair: bool = False
     """Write the columns of meta/stats.json again, from the rows."""
     fill: Path | None = None
-    """Write the robot's YAML file with these statistics filled in."""
+    """Put these statistics into the robot's YAML file, or into a copy of it; all other lines stay as they are."""
     gear: bool = False
     """Write the side files of the released DreamZero code (meta/modality.json and others) for this robot."""
     json: bool = False
@@ -75,9 +76,8 @@ def main(config: Stats) -> None:
     if config.repair:
         written.append(repair(dataset, columns))
     if config.fill is not None and robot is not None:
-        filled = replace(robot, statistics=robot_statistics(robot, robot_vectors(columns, robot)))
-        write_atomic(config.fill, filled.to_yaml)
-        written.append(config.fill)
+        measured = replace(robot, statistics=robot_statistics(robot, robot_vectors(columns, robot)))
+        written.append(fill(config.fill, embodiment_file(str(config.embodiment)), measured))
     if config.gear and robot is not None:
         written += export_gear(dataset, robot, dataset.root)
     for path in written:
@@ -166,6 +166,17 @@ def repair(dataset: LeRobotDataset, columns: Columns) -> Path:
     for name, parts in everything.items():
         stored[name] = {key: value.tolist() for key, value in column_stats(np.concatenate(parts)).items()}
     write_json(path, stored)
+    return path
+
+
+def fill(path: Path, source: Path, robot: Embodiment) -> Path:
+    """Put the statistics of `robot` into the file at `path`; one that is not there becomes a copy of `source`.
+
+    Raises EmbodimentError where the file at `path` is of another robot.
+    """
+    text = (path if path.exists() else source).read_bytes().decode("utf-8")  # line ends as they are
+    new = filled_text(text, robot, str(path))
+    write_atomic(path, lambda temporary: temporary.write_bytes(new.encode("utf-8")))
     return path
 
 
