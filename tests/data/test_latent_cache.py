@@ -56,6 +56,13 @@ def test_equals_streaming_the_whole_video(dataset: LeRobotDataset, tmp_path: Pat
     assert np.abs(expected[:, 1] - expected[:, 0]).max() > 0.05  # else the test proves nothing
 
 
+@pytest.mark.parametrize("batch", [0, -1])
+def test_a_batch_of_no_rows_is_refused(dataset: LeRobotDataset, tmp_path: Path, batch: int) -> None:
+    with pytest.raises(ValueError, match=f"batch is {batch} rows per call of the tokenizer, expected at least 1"):
+        encode_dataset(dataset, CellTokenizer(), EMBODIMENT, tmp_path, batch=batch)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_finished_cache_is_only_opened(dataset: LeRobotDataset, cache: LatentCache) -> None:
     tokenizer = CellTokenizer()
     again = encode_dataset(dataset, tokenizer, EMBODIMENT, cache.folder.parent)

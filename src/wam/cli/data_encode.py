@@ -48,7 +48,7 @@ class Encode:
     """Arithmetic of the tokenizer; auto: that of a cache that is there, else bf16 where the hardware multiplies it.
     Latents are stored as float16 in any case."""
     batch: int = 64
-    """Rows per call of the tokenizer."""
+    """Rows per call of the tokenizer, at least 1."""
     device: str = "cpu"
     """Where the tokenizer runs: cpu, cuda, cuda:1."""
     on_broken: Literal["stop", "skip"] = "stop"

@@ -133,11 +133,14 @@ def encode_dataset(
             call has skipped, `stop` tries again.
 
     Raises:
+        ValueError: a batch of no rows.
         MissingCameraError: the data set lacks a camera of the embodiment.
         MissingFileError, TruncatedVideoError, DatasetError: pictures of an episode cannot be read, or those of none.
         TokenizerMemoryError: the tokenizer remembers more than one frame (see the module).
         NonFiniteError: a latent is NaN or infinite.
     """
+    if batch < 1:
+        raise ValueError(f"batch is {batch} rows per call of the tokenizer, expected at least 1")
     for camera in embodiment.cameras:
         dataset.meta.require_camera(embodiment.camera_key(camera))
     dtype, key = _dtype_and_key(dataset, tokenizer, embodiment, out_dir, precision, device)
