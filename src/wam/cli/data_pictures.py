@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
+from wam.data.errors import MissingCameraError
 from wam.data.lerobot_reader import LeRobotDataset
 from wam.evaluate.video import encode_mp4
 from wam.robot.canvas import compose
@@ -22,11 +23,14 @@ GAP = 4
 def canvases(dataset: LeRobotDataset, episode: int, rows: Sequence[int], robot: Embodiment | None) -> np.ndarray:
     """uint8 (n, H, W, 3): as the model sees them, or all cameras side by side where no robot is given.
 
-    Raises DatasetError, ValueError: a camera is missing, its video is broken, or it does not fit the canvas.
+    Raises DatasetError, ValueError: there is no camera, or one is missing, its video is broken, or it does not fit the
+    canvas.
     """
     if robot is not None:
         views = {camera: dataset.frames(episode, robot.camera_key(camera), rows) for camera in robot.cameras}
         return np.stack([compose({name: view[i] for name, view in views.items()}, robot) for i in range(len(rows))])
+    if not dataset.meta.cameras:
+        raise MissingCameraError(f"{dataset.root}: no cameras, so there are no pictures to show")
     films = [dataset.frames(episode, camera, rows) for camera in dataset.meta.cameras]
     height = max(film.shape[1] for film in films)
     padded = [np.pad(f, ((0, 0), (0, height - f.shape[1]), (0, GAP), (0, 0)), constant_values=128) for f in films]

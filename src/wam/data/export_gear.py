@@ -20,6 +20,7 @@ from wam.data.files import write_json
 from wam.data.lerobot_reader import LeRobotDataset
 from wam.data.schema import ACTION, IMAGE_PREFIX, STATE
 from wam.data.stats import column_stats
+from wam.data.vectors import PartPlace, places
 from wam.robot.embodiment import Embodiment, Part
 
 MODALITY = "meta/modality.json"
@@ -80,44 +81,40 @@ def modality(dataset: LeRobotDataset, embodiment: Embodiment, annotation: str = 
 def _vector(dataset: LeRobotDataset, parts: Sequence[Part], column: str) -> dict[str, Any]:
     """The parts of one vector: the columns hold absolute values, whatever the model learns."""
     return {
-        part.name: {"original_key": key, "start": start, "end": end, "absolute": True}
-        for part, (key, start, end) in zip(parts, _places(dataset, parts, column), strict=True)
+        place.part.name: {"original_key": place.key, "start": place.start, "end": place.end, "absolute": True}
+        for place in _places(dataset, parts, column)
     }
 
 
-def _places(dataset: LeRobotDataset, parts: Sequence[Part], column: str) -> list[tuple[str, int, int]]:
-    """Column, first dimension and end of every part; without a start it lies behind the last part of its column."""
-    places: list[tuple[str, int, int]] = []
-    ends: dict[str, int] = {}
-    for part in parts:
-        key = part.key or column
-        start = ends.get(key, 0) if part.start is None else part.start
-        end = ends[key] = start + len(part.dims)
+def _places(dataset: LeRobotDataset, parts: Sequence[Part], column: str) -> list[PartPlace]:
+    """Of every part, all of them inside the columns that there are; raises as `export_gear`."""
+    found = places(parts, column)
+    for place in found:
+        name, key = place.part.name, place.key
         if key not in dataset.meta.features:
             names = sorted(dataset.meta.features)
-            raise MissingColumnError(f"{dataset.root}: part {part.name!r} needs column {key!r}; there are {names}")
+            raise MissingColumnError(f"{dataset.root}: part {name!r} needs column {key!r}; there are {names}")
         width = int(np.prod(dataset.meta.features[key].shape))
-        if end > width:
+        if place.end > width:
             raise SpecMismatchError(
-                f"{dataset.root}: part {part.name!r} is dimensions {start} to {end} (exclusive) of column {key!r}, "
-                f"which has {width}; correct `start` and `dims` of the embodiment"
+                f"{dataset.root}: part {name!r} is dimensions {place.start} to {place.end} (exclusive) of column "
+                f"{key!r}, which has {width}; correct `start` and `dims` of the embodiment"
             )
-        places.append((key, start, end))
-    return places
+    return found
 
 
 def _differences(dataset: LeRobotDataset, embodiment: Embodiment, part: Part) -> np.ndarray:
     """float32 (windows, N, D): action(t + k) - state(t) of one part."""
-    mine = _places(dataset, embodiment.action, ACTION)[embodiment.action.index(part)]
-    states = _places(dataset, embodiment.state, STATE)
-    theirs = next(place for place, state in zip(states, embodiment.state, strict=True) if state.name == part.name)
+    mine = next(place for place in _places(dataset, embodiment.action, ACTION) if place.part == part)
+    theirs = next(place for place in _places(dataset, embodiment.state, STATE) if place.part.name == part.name)
     steps = embodiment.actions_per_chunk
     chosen = np.unique(np.linspace(0, dataset.num_episodes - 1, min(dataset.num_episodes, MAX_EPISODES)).astype(int))
     found = []
     for index in chosen.tolist():
-        columns = dataset.columns(index, (mine[0], theirs[0]))
+        columns = dataset.columns(index, (mine.key, theirs.key))
         action, state = (
-            columns[key].reshape(len(columns[key]), -1)[:, start:end] for key, start, end in (mine, theirs)
+            columns[place.key].reshape(len(columns[place.key]), -1)[:, place.start : place.end]
+            for place in (mine, theirs)
         )
         if len(action) >= steps:
             windows = np.lib.stride_tricks.sliding_window_view(action, steps, axis=0)

@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from wam.robot.embodiment import IMAGE_PREFIX as IMAGE_PREFIX
+
 CODEBASE_VERSION = "v3.0"
 INFO_PATH = "meta/info.json"
 STATS_PATH = "meta/stats.json"
@@ -25,7 +27,6 @@ VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.m
 FILES_PER_CHUNK = 1000
 """Files in one `chunk-...` folder."""
 
-IMAGE_PREFIX = "observation.images."
 STATE = "observation.state"
 ACTION = "action"
 EXECUTED = "executed_action"

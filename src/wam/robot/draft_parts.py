@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from wam.robot.embodiment import Part
 
-GRIPPER = re.compile(r"grip|finger|jaw|effector_pos|hand_open", re.IGNORECASE)
+GRIPPER = re.compile(r"grip|finger|jaw|(?<!end)(?<!end[_. -])effector|hand_open", re.IGNORECASE)
+"""Names of a gripper's dimensions; an effector is one, but an *end* effector is where the arm ends."""
 POSE = r"(^|[_.])(d?[xyz]|roll|pitch|yaw|[rqwd]?a?[xyzw]|quat\w*|axis\w*|rot\w*|pos\w*)(_?\d)?$"
 KINDS = (
     ("gripper", GRIPPER),

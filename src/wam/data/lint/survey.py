@@ -5,7 +5,6 @@ Rows stay in memory in their own types: about 1 GB for ten million rows of 25 nu
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,9 +17,9 @@ from wam.data.lint.films import Film, Header, Place
 from wam.data.lint.rows import Columns
 from wam.data.schema import ACTION, STATE
 from wam.data.vectors import places
+from wam.robot.draft_parts import GRIPPER
 from wam.robot.embodiment import Embodiment, Part
 
-GRIPPER = re.compile(r"grip|finger|jaw|effector|hand_open", re.IGNORECASE)
 SAMPLE_ROWS = 400_000
 """Rows from which quantiles are taken."""
 
