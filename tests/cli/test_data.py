@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,15 @@ def test_what_cannot_be_read_exits_with_2(
     assert "wam data lint: " in capsys.readouterr().err
 
 
+def test_a_page_that_cannot_be_written_is_no_fault_of_the_data(
+    clean: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    run("lint", clean, "--fast", "--page", tmp_path / "file/page.html", code=2)
+    said = capsys.readouterr().err
+    assert "0 errors" in said and "wam data lint: " in said and "file" in said.splitlines()[-1]
+
+
 # -- stats -------------------------------------------------------------------------------------------------------------
 
 
@@ -145,6 +155,30 @@ def test_a_robot_file_is_filled(clean: Path, robot: str, tmp_path: Path) -> None
     assert {key: value for key, value in after.items() if key != "statistics"} == before
 
 
+def test_a_file_that_is_there_keeps_all_its_other_lines(clean: Path, robot: str, tmp_path: Path) -> None:
+    file, text = tmp_path / "mine.yaml", Path(robot).read_text()
+    before, behind = "# my arm, with a remark: keep it\n" + text + "# measured anew now and then\n", "\n# the end\n"
+    file.write_text(before + "statistics: null\n" + behind)
+    run("stats", clean, "--embodiment", file, "--fill", file)
+    filled = file.read_text()
+    assert filled.startswith(before + "statistics:\n") and filled.endswith(behind)
+    assert load_embodiment(file) == replace(ROBOT, statistics=load_embodiment(file).statistics)
+    assert load_embodiment(file).statistics is not None
+    run("stats", clean, "--embodiment", file, "--fill", file)
+    assert file.read_text() == filled
+
+
+def test_the_file_of_another_robot_is_not_filled(
+    clean: Path, robot: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "other.yaml"
+    other.write_text(Path(robot).read_text().replace("name: arm", "name: other"))
+    before = other.read_bytes()
+    run("stats", clean, "--embodiment", robot, "--fill", other, code=1)
+    assert "other.yaml: describes another robot than 'arm'" in capsys.readouterr().err
+    assert other.read_bytes() == before
+
+
 @pytest.mark.parametrize("fault", ["wrong statistics", "no statistics"])
 def test_repaired_statistics_pass_the_linter(
     fault: str, clean: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -175,6 +209,18 @@ def test_an_episode_is_shown(clean: Path, robot: str, tmp_path: Path) -> None:
     assert page.count("<video") == 1
     assert page.count("<svg") == 9
     run("show", clean, "--episode", 30, code=1)
+
+
+def test_a_set_without_cameras_has_nothing_to_show(
+    clean: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = damaged(clean, tmp_path)
+    info = json.loads((root / "meta/info.json").read_text())
+    info["features"] = {name: f for name, f in info["features"].items() if f["dtype"] != "video"}
+    (root / "meta/info.json").write_text(json.dumps(info))
+    run("show", root, "--page", tmp_path / "show.html", code=1)
+    assert "no cameras" in capsys.readouterr().err
+    assert not (tmp_path / "show.html").exists()
 
 
 def test_rerun_that_is_not_installed_is_said_before_any_work(
@@ -215,6 +261,8 @@ def test_caches_are_written_once(
         "--out",
         tmp_path / "out",
     )
+    run(*arguments, "--batch", "-1", code=1)
+    assert "batch is -1" in capsys.readouterr().err and not (tmp_path / "out").exists()
     run(*arguments, "--precision", "bf16", "--json")
     first = last_json(capsys)
     cache, text = LatentCache.open(Path(first["latents"]), LeRobotDataset(clean)), TextCache(Path(first["text"]))

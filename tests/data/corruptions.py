@@ -99,7 +99,26 @@ def metadata_corruptions() -> Iterator[Corruption]:
         content[ACTION]["std"][2] *= 3
         (root / "meta/stats.json").write_text(json.dumps(content))
 
+    def without_content(root: Path) -> None:
+        edit_info(root, lambda content: content["features"].update(note=None))
+
     total = sum(map(length_of, range(EPISODES)))
+    yield Corruption("feature without content", "broken-field", without_content, field="features.note")
+    yield Corruption(
+        "placeholder that nobody fills",
+        "broken-field",
+        info(data_path="data/file-{number}.parquet"),
+        field="data_path",
+        also={"missing-file"},
+    )
+    yield Corruption(
+        "episode without a length",
+        "broken-table",
+        lambda root: edit_episode_row(root, 9, length=None),
+        (),
+        episodes_file(9),
+        {"totals", "row-count", "long-video", "stats"},
+    )
     yield Corruption("one row too many in info.json", "totals", info(total_frames=total + 1), field="total_frames")
     yield Corruption("episodes that do not exist", "totals", info(total_episodes=12), field="total_episodes")
     yield Corruption(

@@ -173,10 +173,13 @@ def test_wrong_totals(root: Path) -> None:
     edit_info(root, total_frames=total + 1)
     with pytest.raises(RowCountError, match=f"total_frames is {total + 1}, the episodes add up to {total}"):
         LeRobotDataset(root)
+    edit_info(root, total_frames=total, total_episodes=10**30)
+    with pytest.raises(RowCountError, match=r"info.json promises episodes 0 to 9{30} in order"):
+        LeRobotDataset(root)
     edit_info(root, total_frames=total, total_episodes=8)
     with pytest.raises(RowCountError, match=r"info.json promises episodes 0 to 7"):
         LeRobotDataset(root)
-    edit_info(root, total_episodes=7, total_tasks=4)
+    edit_info(root, total_episodes=7, total_tasks=10**30)  # must not be counted to the end
     with pytest.raises(RowCountError, match="task 3 is missing"):
         LeRobotDataset(root)
 
@@ -195,10 +198,31 @@ def test_pictures_that_are_not_in_the_parquet_files(root: Path) -> None:
     ("name", "value", "message"),
     [
         ("fps", None, "field 'fps' is missing"),
-        ("fps", "fast", "field 'fps' is 'fast', expected float"),
+        ("fps", "fast", "field 'fps' is 'fast', expected positive number"),
+        ("fps", 0, "field 'fps' is 0, expected positive number"),
+        ("total_frames", float("inf"), "field 'total_frames' is inf, expected int"),
         ("total_frames", "many", "field 'total_frames' is 'many', expected int"),
         ("data_path", None, "field 'data_path' is missing"),
+        (
+            "data_path",
+            "data/{nope}.parquet",
+            "field 'data_path' is 'data/{nope}.parquet', expected no placeholders but",
+        ),
+        ("data_path", "data/{}.parquet", "field 'data_path' is 'data/{}.parquet', expected no placeholders but"),
+        ("video_path", None, "field 'video_path' is missing"),
+        (
+            "features",
+            {"action": {"dtype": "float32", "shape": [-4]}},
+            r"feature 'action': field 'shape' is \[-4\], expected shape",
+        ),
+        ("features", [1], r"field 'features' is \[1\], expected dict"),
+        ("features", {"action": None}, "feature 'action': found None, expected an object with fields"),
         ("features", {"action": {"dtype": "float32"}}, "feature 'action': field 'shape' is missing"),
+        (
+            "features",
+            {"observation.images.top": {"dtype": "video", "shape": [0, 64, 3]}},
+            "feature 'observation.images.top': field 'shape' is \\[0, 64, 3\\], expected height",
+        ),
         (
             "features",
             {"observation.images.top": {"dtype": "video", "shape": [3]}},

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.data.clean_set import FPS, FRONT, ROBOT, WRIST, write_clean
-from tests.data.write_v2 import write_v2
-from wam.data.errors import MissingFileError, UnsupportedVersionError
+from tests.data.clean_set import EPISODES, FPS, FRONT, ROBOT, WRIST, length_of, write_clean
+from tests.data.damage import edit_info, edit_list, episodes_file
+from tests.data.write_v2 import write_v2, write_v3_images
+from wam.data.errors import DatasetError, MissingFileError, UnsupportedVersionError
 from wam.data.lerobot_reader import LeRobotDataset
 from wam.data.lint import Finding, Options, Survey, gather, lint
 from wam.data.lint.alignment import Signals, odd_delays, usual_delay
@@ -21,6 +25,7 @@ from wam.data.lint.finding import merged, spans
 from wam.data.lint.metadata import is_empty
 from wam.data.lint.pictures import longest_run
 from wam.data.lint.survey import places
+from wam.robot.draft_parts import dimensions, parts_of
 from wam.robot.embodiment import Part
 
 
@@ -61,6 +66,180 @@ def test_faults_of_an_older_layout_are_named(clean: Path, tmp_path: Path, images
     assert {("row-count", (4,)), ("missing-file", (7,))} <= findings
     if not images:
         assert ("short-video", (4,)) in findings
+
+
+Lines = list[Any]
+
+
+@pytest.fixture(scope="module")
+def older(clean: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The clean set as v2.1."""
+    return write_v2(tmp_path_factory.mktemp("older") / "set", LeRobotDataset(clean), "v2.1")
+
+
+@pytest.fixture
+def without_films(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Faults of the metadata are found without looking at pictures."""
+    monkeypatch.setattr("wam.data.lint.run.read_films", lambda *_, **__: {})
+
+
+def edit_lines(root: Path, name: str, change: Callable[[Lines], object]) -> None:
+    path = root / f"meta/{name}.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    change(lines)
+    path.write_text("\n".join(json.dumps(line) for line in lines))
+
+
+@pytest.mark.usefixtures("without_films")
+@pytest.mark.parametrize(
+    ("name", "change", "found", "lost"),
+    [
+        ("episodes", lambda lines: lines[3].pop("length"), "line 4: field 'length' is missing", 1),
+        ("episodes", lambda lines: lines[3].update(length=-3), "line 4: field 'length' is -3, expected count", 1),
+        ("episodes", lambda lines: lines.__setitem__(3, [1, 2]), r"line 4: found [1, 2], expected an object", 1),
+        ("episodes", lambda lines: lines[3].update(episode_index=None), "line 4: field 'episode_index' is missing", 1),
+        ("tasks", lambda lines: lines[1].pop("task"), "line 2: field 'task' is missing", 0),
+        ("tasks", lambda lines: lines.__setitem__(1, None), "line 2: found None, expected an object", 0),
+        (
+            "episodes_stats",
+            lambda lines: [line["stats"]["action"].pop("mean") for line in lines[2:4]],
+            "line 3, 'action': field 'mean' is missing; restore the metadata from a copy (1 more lines alike)",
+            0,
+        ),
+        ("episodes_stats", lambda lines: lines[2].update(stats=[1]), "line 3: field 'stats' is [1]", 0),
+        (
+            "episodes_stats",
+            lambda lines: lines[2]["stats"]["action"].update(max=["high"]),
+            "line 3, 'action': field 'max' is ['high'], expected numbers",
+            0,
+        ),
+    ],
+)
+def test_a_line_that_cannot_be_read_becomes_a_finding(
+    older: Path, tmp_path: Path, name: str, change: Callable[[Lines], object], found: str, lost: int
+) -> None:
+    root = Path(shutil.copytree(older, tmp_path / "set"))
+    edit_lines(root, name, change)
+    report = lint(root, Options(embodiment=ROBOT))
+    (broken,) = [finding for finding in report.findings if finding.check == "broken-table"]
+    assert broken.file == f"meta/{name}.jsonl" and broken.found.startswith(f"cannot be read: {found}")
+    assert report.episodes == 10 - lost
+    numbers = [finding.episodes for finding in report.findings if finding.check in ("row-numbers", "offsets")]
+    assert not any(numbers), "the other episodes are where they were"
+
+
+@pytest.mark.usefixtures("without_films")
+@pytest.mark.parametrize(
+    ("changes", "field", "found"),
+    [
+        ({"features.note": None}, "features.note", "found None, expected an object"),
+        ({"features.note": {"dtype": "float32"}}, "features.note", "field 'shape' is missing"),
+        ({"features.note": {"dtype": "video", "shape": [3]}}, "features.note", "expected height, width and channels"),
+        ({"chunks_size": 0}, "chunks_size", "field 'chunks_size' is 0, expected positive integer"),
+        ({"data_path": "data/{nope}.parquet"}, "data_path", "'data/{nope}.parquet', expected no placeholders but"),
+        ({"data_path": 5}, "", ""),
+        ({"video_path": "videos/{}"}, "video_path", "'videos/{}', expected no placeholders but"),
+    ],
+)
+def test_a_field_that_means_nothing_becomes_a_finding(
+    older: Path, tmp_path: Path, changes: dict[str, object], field: str, found: str
+) -> None:
+    root = Path(shutil.copytree(older, tmp_path / "set"))
+    info = json.loads((root / "meta/info.json").read_text())
+    for name, value in changes.items():
+        if name.startswith("features."):
+            info["features"][name.removeprefix("features.")] = value
+        else:
+            info[name] = value
+    (root / "meta/info.json").write_text(json.dumps(info))
+    report = lint(root)
+    assert report.count("error") and report.episodes == 10
+    for finding in report.findings:
+        if finding.check == "broken-field":
+            assert finding.field == field and found in finding.found
+    assert any(finding.check == "broken-field" for finding in report.findings) == bool(field)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"features": [1]}, r"info.json: field 'features' is \[1\], expected dict"),
+        ({"fps": -20}, "info.json: field 'fps' is -20, expected positive number"),
+        ({"fps": "fast"}, "info.json: field 'fps' is 'fast', expected positive number"),
+    ],
+)
+def test_what_nothing_can_be_looked_at_without_is_named(
+    older: Path, tmp_path: Path, changes: dict[str, object], named: str
+) -> None:
+    root = Path(shutil.copytree(older, tmp_path / "set"))
+    edit_info(root, lambda info: info.update(changes))
+    with pytest.raises(DatasetError, match=named):
+        lint(root)
+
+
+def test_v2_may_use_the_placeholders_of_v3(older: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(older, tmp_path / "set"))
+    edit_info(
+        root, lambda info: info.update(data_path="data/chunk-{chunk_index:03d}/episode_{episode_index:06d}.parquet")
+    )
+    assert lint(root, Options(embodiment=ROBOT)).findings == ()
+    assert len(LeRobotDataset(root).columns(5)["index"]) == length_of(5)
+
+
+def test_a_sentence_may_hold_a_line_separator(older: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(older, tmp_path / "set"))
+    path = root / "meta/tasks.jsonl"
+    path.write_text(path.read_text().replace("{", '{"note": "one\u2028two", '), encoding="utf-8")
+    assert lint(root, Options(fast=True)).findings == ()
+
+
+@pytest.mark.parametrize("images", [False, True])
+def test_an_episode_without_rows_is_an_error(clean: Path, tmp_path: Path, images: bool) -> None:
+    source = LeRobotDataset(clean)
+    root = write_v3_images(tmp_path / "set", source) if images else Path(shutil.copytree(clean, tmp_path / "set"))
+    last = EPISODES - 1
+    edit_list(root / episodes_file(last), lambda rows: rows.append(_without_rows(rows[-1])))
+    edit_info(root, lambda info: info.update(total_episodes=EPISODES + 1))
+    report = lint(root, Options(embodiment=ROBOT))
+    (finding,) = report.findings
+    assert (finding.check, finding.severity, finding.episodes) == ("short-episode", "error", (EPISODES,))
+    assert (report.films, report.all_films) == (20, 22)
+
+
+def _without_rows(row: dict[str, Any]) -> dict[str, Any]:
+    """An episode behind `row` that ends where it begins."""
+    ends = {name: row[name.replace("from_timestamp", "to_timestamp")] for name in row if "from_timestamp" in name}
+    places = {"dataset_from_index": row["dataset_to_index"], "dataset_to_index": row["dataset_to_index"]}
+    return {**row, **ends, **places, "episode_index": EPISODES, "length": 0}
+
+
+@pytest.mark.usefixtures("without_films")
+def test_statistics_that_are_no_numbers_become_a_finding(clean: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(clean, tmp_path / "set"))
+    stats = json.loads((root / "meta/stats.json").read_text())
+    stats["action"]["std"] = {"arm": 1}
+    (root / "meta/stats.json").write_text(json.dumps(stats))
+    (finding,) = lint(root).findings
+    assert (finding.check, finding.field, finding.found) == ("stats", "action", "std is no list of numbers")
+
+
+@pytest.mark.parametrize(
+    ("name", "gripper"),
+    [
+        ("left_effector_position", True),
+        ("right_effector", True),
+        ("finger_left", True),
+        ("end_effector_position_x", False),
+        ("endeffector_x", False),
+        ("joint_1", False),
+    ],
+)
+def test_linter_and_draft_agree_on_grippers(name: str, gripper: bool, survey: Survey) -> None:
+    column = replace(survey.declared.columns["action"], names=("a", "b", "c", name))
+    declared = replace(survey.declared, columns={**survey.declared.columns, "action": column})
+    assert replace(survey, declared=declared, embodiment=None).grippers("action") == ((3,) if gripper else ())
+    (drafted,) = parts_of(dimensions("action", 1, (name,), ()), "action")
+    assert ("gripper" in drafted.name) == gripper
 
 
 def test_nothing_to_look_at(tmp_path: Path, clean: Path) -> None:

@@ -242,6 +242,11 @@ def test_short_video_and_short_table(v21: Path) -> None:
         (lambda lines: lines[3].pop("length"), MissingColumnError, "episodes.jsonl:4: field 'length' is missing"),
         (lambda lines: lines[3].update(length="long"), DatasetError, "jsonl:4: field 'length' is 'long', expected int"),
         (lambda lines: lines[3].update(length=5), RowCountError, "total_frames is 273, the episodes add up to 227"),
+        (
+            lambda lines: lines[3].update(tasks="do it"),
+            DatasetError,
+            "jsonl:4: field 'tasks' is 'do it', expected sentences",
+        ),
         (lambda lines: lines[1].pop("episode_index"), MissingColumnError, "jsonl:2: field 'episode_index' is missing"),
     ],
 )
@@ -250,6 +255,18 @@ def test_faults_in_the_list_of_episodes(
 ) -> None:
     edit_lines(v21, "episodes", change)
     with pytest.raises(error, match=message):
+        LeRobotDataset(v21)
+
+
+def test_folders_of_no_episodes_are_named(v21: Path) -> None:
+    edit_info(v21, chunks_size=0)
+    with pytest.raises(DatasetError, match="info.json: field 'chunks_size' is 0, expected positive integer"):
+        LeRobotDataset(v21)
+
+
+def test_more_episodes_are_promised_than_can_be_counted(v21: Path) -> None:
+    edit_info(v21, total_episodes=10**30)
+    with pytest.raises(RowCountError, match="7 different episodes, the first one missing or too many is 7"):
         LeRobotDataset(v21)
 
 

@@ -32,7 +32,7 @@ COLOURS = {"error": "bold red", "warning": "yellow", "note": "dim"}
 class Lint:
     """Look at a LeRobot data set (v2.0, v2.1, v3.0) from its metadata to its pictures, and name every fault.
 
-    Exit code 0: no errors (there may be warnings); 1: errors; 2: it cannot be read.
+    Exit code 0: no errors (there may be warnings); 1: errors; 2: it cannot be read, or the page cannot be written.
     """
 
     path: tyro.conf.Positional[str]
@@ -58,13 +58,13 @@ def main(config: Lint) -> None:
         embodiment = load_embodiment(config.embodiment) if config.embodiment is not None else None
         root = resolve_dataset(config.path, config.revision)
         survey, report = _examine(root, Options(embodiment, config.fast, config.workers), console)
+        _print(report, survey, console)
+        if config.page is not None:
+            write_page(survey, report, config.page)
+            console.print(f"page: {config.page.resolve()}", highlight=False, soft_wrap=True)
     except (ValueError, OSError) as error:
         console.print(f"wam data lint: {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(2)
-    _print(report, survey, console)
-    if config.page is not None:
-        write_page(survey, report, config.page)
-        console.print(f"page: {config.page.resolve()}", highlight=False, soft_wrap=True)
     if config.json:
         print(json.dumps(report.to_json() | {"page": str(config.page) if config.page else None}))
     if report.count("error"):

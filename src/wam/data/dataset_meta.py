@@ -1,5 +1,6 @@
 """What a data set is, whatever its format version, and what the readers of all versions share."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,12 +54,7 @@ class DatasetMeta:
 
     def data_file(self, episode: EpisodeRow) -> Path:
         """The parquet file that holds the rows of an episode."""
-        return self.root / self.data_path.format(
-            chunk_index=episode.data_chunk_index,
-            file_index=episode.data_file_index,
-            episode_chunk=episode.data_chunk_index,
-            episode_index=episode.index,
-        )
+        return self.root / file_path(self.data_path, episode.data_chunk_index, episode.data_file_index, episode.index)
 
     def video_file(self, episode: EpisodeRow, camera: str) -> Path:
         """The video that holds the frames of an episode. Raises MissingCameraError."""
@@ -69,12 +65,8 @@ class DatasetMeta:
                 f"(feature {self.image_keys[camera]!r}), so it has no video; read it with `frames`"
             )
         span = episode.videos[camera]
-        return self.root / self.video_path.format(
-            video_key=self.video_keys[camera],
-            chunk_index=span.chunk_index,
-            file_index=span.file_index,
-            episode_chunk=span.chunk_index,
-            episode_index=episode.index,
+        return self.root / file_path(
+            self.video_path, span.chunk_index, span.file_index, episode.index, self.video_keys[camera]
         )
 
     def require_camera(self, camera: str) -> str:
@@ -108,24 +100,36 @@ def read_declaration(path: Path, info: Mapping[str, Any]) -> Declaration:
     cameras: dict[str, Camera] = {}
     keys: dict[str, dict[str, str]] = {"video": {}, "image": {}}
     for key, value in field(info, "features", path, dict).items():
-        where = f"{path}: feature {key!r}"
-        dtype = field(value, "dtype", where, str)
-        if dtype in keys:
+        feature = read_feature(value, f"{path}: feature {key!r}")
+        if isinstance(feature, Camera):
             camera = key.removeprefix(schema.IMAGE_PREFIX)
-            cameras[camera], keys[dtype][camera] = _camera(value, where), key
-        elif dtype != "string":
-            shape = field(value, "shape", where, _integers)
-            features[key] = Feature(dtype, shape or (1,), _names(value.get("names")))
+            cameras[camera], keys[value["dtype"]][camera] = feature, key
+        elif feature is not None:
+            features[key] = feature
     return Declaration(features, cameras, keys["video"], keys["image"])
+
+
+def read_feature(value: Any, where: str) -> Feature | Camera | None:
+    """One entry of `features`: numbers, or the pictures of a camera; None for a column of text.
+
+    Raises:
+        MissingColumnError, DatasetError: it has no dtype or shape, or a shape that is no picture's.
+    """
+    dtype = field(value, "dtype", where, str)
+    if dtype in ("video", "image"):
+        return _camera(value, where)
+    if dtype == "string":
+        return None
+    return Feature(dtype, field(value, "shape", where, _shape) or (1,), _names(value.get("names")))
 
 
 def _camera(value: Mapping[str, Any], where: str) -> Camera:
     """Picture size; `names` say which number of the shape is which, and the colour channels do if there are none."""
-    shape, names = field(value, "shape", where, _integers), _names(value.get("names")) or ()
-    if len(shape) == 3 and {"height", "width"} <= set(names):
-        return Camera(shape[names.index("height")], shape[names.index("width")])
-    if len(shape) != 3:
+    shape, names = field(value, "shape", where, _shape), _names(value.get("names")) or ()
+    if len(shape) != 3 or min(shape) < 1:
         raise DatasetError(f"{where}: field 'shape' is {list(shape)}, expected height, width and channels")
+    if {"height", "width"} <= set(names):
+        return Camera(shape[names.index("height")], shape[names.index("width")])
     channels_first = shape[0] == 3 and shape[-1] != 3
     height, width = shape[1:] if channels_first else shape[:2]
     return Camera(height, width)
@@ -139,6 +143,12 @@ def _names(names: Any) -> tuple[str, ...] | None:
     return tuple(names) if plain else None
 
 
+def _shape(values: Any) -> tuple[int, ...]:
+    if any(int(value) < 0 for value in values):
+        raise ValueError(values)
+    return _integers(values)
+
+
 def _integers(values: Any) -> tuple[int, ...]:
     return tuple(int(value) for value in values)
 
@@ -148,16 +158,63 @@ def field(content: Mapping[str, Any], name: str, where: object, kind: Callable[[
 
     Raises:
         MissingColumnError: it is not there.
-        DatasetError: `kind` cannot read it.
+        DatasetError: `content` has no fields, or `kind` cannot read this one.
     """
+    if not isinstance(content, Mapping):
+        raise DatasetError(f"{where}: found {content!r}, expected an object with fields; restore the metadata")
     if content.get(name) is None:
         raise MissingColumnError(f"{where}: field {name!r} is missing; restore the metadata from a copy")
     try:
         return kind(content[name])
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
+        expected = kind.__name__.strip("_").replace("_", " ")
         raise DatasetError(
-            f"{where}: field {name!r} is {content[name]!r}, expected {kind.__name__.strip('_')}; restore the metadata"
+            f"{where}: field {name!r} is {content[name]!r}, expected {expected}; restore the metadata"
         ) from error
+
+
+def positive_integer(value: Any) -> int:
+    """A whole number of at least 1."""
+    if int(value) < 1:
+        raise ValueError(value)
+    return int(value)
+
+
+def positive_number(value: Any) -> float:
+    """A finite number above 0."""
+    if not 0 < float(value) < math.inf:
+        raise ValueError(value)
+    return float(value)
+
+
+def sentences(value: Any) -> tuple[str, ...]:
+    """A list of text; a text alone is none, or its letters would become instructions."""
+    if not isinstance(value, list) or not all(isinstance(sentence, str) for sentence in value):
+        raise TypeError(value)
+    return tuple(value)
+
+
+def file_path(template: str, chunk: int, file: int, episode: int, video_key: str = "") -> str:
+    """A file of an episode, relative to the root. All versions share these names, whichever of them they use.
+
+    chunk, file: numbers of the folder and of the file in it; in v2 the latter is that of the episode.
+    """
+    return template.format(
+        chunk_index=chunk, episode_chunk=chunk, file_index=file, episode_index=episode, video_key=video_key
+    )
+
+
+def path_template(info: Mapping[str, Any], name: str, where: object) -> str:
+    """A field that `file_path` can fill. Raises as `field`, and DatasetError for an unknown placeholder."""
+    template = field(info, name, where, str)
+    try:
+        file_path(template, 0, 0, 0)
+    except (KeyError, IndexError, AttributeError, TypeError, ValueError) as error:
+        raise DatasetError(
+            f"{where}: field {name!r} is {template!r}, expected no placeholders but chunk_index, file_index, "
+            "episode_chunk, episode_index and video_key; restore the metadata"
+        ) from error
+    return template
 
 
 def integers(info: Mapping[str, Any], name: str, where: object) -> tuple[int, ...]:
@@ -179,7 +236,7 @@ def assembled(
     meta = DatasetMeta(
         root=root,
         version=field(info, "codebase_version", path, str),
-        fps=field(info, "fps", path, float),
+        fps=field(info, "fps", path, positive_number),
         robot_type=str(info.get("robot_type") or "unknown"),
         features=declared.features,
         cameras=declared.cameras,
@@ -188,8 +245,8 @@ def assembled(
         tasks=tasks,
         episodes=episodes,
         total_rows=field(info, "total_frames", path, int),
-        data_path=field(info, "data_path", path, str),
-        video_path=info.get("video_path") or "",
+        data_path=path_template(info, "data_path", path),
+        video_path=path_template(info, "video_path", path) if declared.video_keys else "",
         fingerprint=fingerprint,
         discarded=integers(info, "discarded_episode_indices", path),
     )
@@ -224,7 +281,7 @@ def check_row_counts(meta: DatasetMeta, table: str) -> None:
 
 def tasks_in_order(sentences: Mapping[int, str], total: int, path: Path) -> tuple[str, ...]:
     """Sentences in the order of their index, as many as `info.json` declares, else RowCountError."""
-    missing = [number for number in range(total) if number not in sentences]
-    if missing:
-        raise RowCountError(f"{path}: task {missing[0]} is missing, info.json declares {total} tasks; restore the file")
+    missing = next((number for number in range(total) if number not in sentences), None)
+    if missing is not None:
+        raise RowCountError(f"{path}: task {missing} is missing, info.json declares {total} tasks; restore the file")
     return tuple(sentences[number] for number in range(total))

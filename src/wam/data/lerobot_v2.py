@@ -17,7 +17,16 @@ from pathlib import Path
 from typing import Any
 
 from wam.data import schema
-from wam.data.dataset_meta import DatasetMeta, assembled, field, read_declaration, tasks_in_order
+from wam.data.dataset_meta import (
+    DatasetMeta,
+    assembled,
+    field,
+    positive_integer,
+    positive_number,
+    read_declaration,
+    sentences,
+    tasks_in_order,
+)
 from wam.data.errors import DatasetError, MissingFileError, RowCountError
 from wam.data.schema import EpisodeRow, VideoSpan
 
@@ -44,12 +53,12 @@ def read_v2(root: Path, info: dict[str, Any]) -> DatasetMeta:
 def _episodes(root: Path, info: Mapping[str, Any], cameras: tuple[str, ...]) -> tuple[EpisodeRow, ...]:
     """The episodes in order of their numbers, which must be 0, 1, 2, ... as many as `info.json` declares."""
     path = root / EPISODES_PATH
-    fps = field(info, "fps", root / schema.INFO_PATH, float)
-    per_folder = field(info, "chunks_size", root / schema.INFO_PATH, int)
+    fps = field(info, "fps", root / schema.INFO_PATH, positive_number)
+    per_folder = field(info, "chunks_size", root / schema.INFO_PATH, positive_integer)
     total = field(info, "total_episodes", root / schema.INFO_PATH, int)
     lines = {field(line, "episode_index", where, int): (where, line) for where, line in _json_lines(path)}
-    if sorted(lines) != list(range(total)) or total == 0:
-        astray = sorted(set(lines) ^ set(range(total)))
+    astray = sorted(set(lines) ^ set(range(min(total, len(lines) + 1))))  # a promise may be of any size
+    if astray or total == 0:
         raise RowCountError(
             f"{path}: {len(lines)} different episodes, the first one missing or too many is "
             f"{astray[0] if astray else 0}; info.json promises episodes 0 to {total - 1}. Fetch the data set again"
@@ -64,7 +73,7 @@ def _episodes(root: Path, info: Mapping[str, Any], cameras: tuple[str, ...]) -> 
             EpisodeRow(
                 index=index,
                 length=length,
-                tasks=field(line, "tasks", where, tuple),
+                tasks=field(line, "tasks", where, sentences),
                 data_chunk_index=folder,
                 data_file_index=index,
                 dataset_from_index=end - length,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from wam.data import schema
-from wam.data.dataset_meta import DatasetMeta, assembled, field, read_declaration, tasks_in_order
+from wam.data.dataset_meta import DatasetMeta, assembled, field, read_declaration, sentences, tasks_in_order
 from wam.data.errors import MissingCameraError, MissingFileError
 from wam.data.schema import EpisodeRow, VideoSpan
 from wam.data.tables import read_committed_episodes, tasks_from_table
@@ -57,7 +57,7 @@ def _episode_row(root: Path, row: Mapping[str, Any], video_keys: Mapping[str, st
     return EpisodeRow(
         index=field(row, "episode_index", where, int),
         length=field(row, "length", where, int),
-        tasks=field(row, "tasks", where, tuple),
+        tasks=field(row, "tasks", where, sentences),
         data_chunk_index=field(row, "data/chunk_index", where, int),
         data_file_index=field(row, "data/file_index", where, int),
         dataset_from_index=field(row, "dataset_from_index", where, int),

@@ -68,9 +68,9 @@ def read_committed_episodes(root: Path, total: int, columns: str | None = None) 
         found += table.num_rows
     if not parts:
         raise MissingFileError(f"{root}/meta/episodes: no table of episodes, info.json promises {total} episodes")
-    table = pa.concat_tables(parts, promote_options="default").slice(0, total)
+    table = pa.concat_tables(parts, promote_options="default").slice(0, min(total, found))
     numbers = table["episode_index"].to_numpy()
-    if not np.array_equal(numbers, np.arange(total)):
+    if len(numbers) != total or not np.array_equal(numbers, np.arange(len(numbers))):
         raise RowCountError(
             f"{root}/meta/episodes: {len(numbers)} lines, last number {numbers[-1] if len(numbers) else None}; "
             f"info.json promises episodes 0 to {total - 1} in order. Fetch the data set again"

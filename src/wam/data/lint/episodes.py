@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from wam.data.lint.finding import Finding
+from wam.data.lint.finding import Finding, Severity
 from wam.data.lint.rows import Columns
 from wam.data.lint.survey import Survey
 from wam.data.schema import BOOKKEEPING
@@ -51,7 +51,8 @@ def check_short(survey: Survey) -> Iterator[Finding]:
         if episode.length < least:
             found, what = f"{episode.length} rows", f"at least {int(np.ceil(least))} rows"
             advice = "an aborted recording? Leave the episode out"
-            yield Finding("short-episode", "warning", found, what, advice, episodes=(episode.index,))
+            severity: Severity = "warning" if episode.length else "error"  # of no rows, nothing can be read
+            yield Finding("short-episode", severity, found, what, advice, episodes=(episode.index,))
 
 
 def check_success(survey: Survey) -> Iterator[Finding]:

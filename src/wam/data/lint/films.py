@@ -119,17 +119,17 @@ def read_films(
     workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[Place, Film]:
-    """Decode all episodes of all cameras, or `SAMPLE` evenly spread episodes.
+    """Decode all episodes of all cameras, or `SAMPLE` evenly spread episodes; those without rows have no film.
 
     Args:
         headers: only files without an error are decoded.
         workers: threads.
         progress: called with (files done, files in all).
     """
-    episodes = declared.episodes
+    episodes = tuple(episode for episode in declared.episodes if episode.length)
     if fast and len(episodes) > SAMPLE:
         chosen = np.unique(np.linspace(0, len(episodes) - 1, SAMPLE).round().astype(int))
-        episodes = tuple(declared.episodes[number] for number in chosen)
+        episodes = tuple(episodes[number] for number in chosen)
     jobs: list[Callable[[], dict[Place, Film]]] = []
     for (path, key), group in _by_file(episodes).items():
         if path in headers and not headers[path].error:

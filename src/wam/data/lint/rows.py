@@ -81,7 +81,7 @@ def _values(
         what = f"{expected.width} numbers in every row"
         findings.append(Finding("column-shape", "error", f"{error}", what, advice, file, column, numbers))
         return None
-    width = 1 if values.ndim == 1 else values.shape[1]
+    width = 1 if values.ndim == 1 else values.shape[1] if len(values) else expected.width
     if values.dtype.kind not in "fiub" or width != expected.width:
         found, what = f"{width} x {values.dtype} per row", f"{expected.width} x {expected.dtype}, as in meta/info.json"
         advice = "correct the shape in meta/info.json, or write the column again"

@@ -69,6 +69,7 @@ NAMES: Mapping[str, str] = {
     "totals": "info.json counts other episodes, rows or tasks than there are",
     "missing-file": "a file that the metadata refer to is not there",
     "broken-table": "a table cannot be read",
+    "broken-field": "a field of info.json has no meaning",
     "offsets": "lengths and row numbers in the table of episodes contradict each other",
     "video-place": "the place of an episode in a video is missing, too long or short, or overlaps another",
     "language": "an instruction is missing, empty or a placeholder",

@@ -41,7 +41,12 @@ def _compare(survey: Survey, name: str, told: Mapping[str, Any], rows: np.ndarra
     for kind, expected in real.items():
         if kind not in told:
             continue
-        found = np.asarray(told[kind], dtype=np.float64).reshape(-1)
+        try:
+            found = np.asarray(told[kind], dtype=np.float64).reshape(-1)
+        except (TypeError, ValueError):
+            text, what = f"{kind} is no list of numbers", f"{expected.size} numbers"
+            yield Finding("stats", "error", text, what, ADVICE, STATS_PATH, name)
+            return
         if found.shape != expected.shape:
             text, what = f"{kind} has {found.size} numbers", f"{expected.size} numbers"
             yield Finding("stats", "error", text, what, ADVICE, STATS_PATH, name)
