@@ -1,6 +1,7 @@
 """What a robot's pictures and numbers mean.
 
-`embodiment` (one robot, one file), `observation` (one look) -> `canvas`, `chroma`, `preprocess` (pictures);
-`units`, `normalization` (numbers).  `draft`, `draft_parts`, `draft_views`, `draft_yaml` write a first file;
-`released`: robots of DreamZero.
+one robot   `embodiment` (its file), `embodiment_checks`, `observation` (one look), `released` (robots of DreamZero)
+pictures    `canvas`, `chroma`, `preprocess`
+numbers     `units`, `normalization`
+first file  `draft`, `draft_parts`, `draft_views`, `draft_yaml`; `fill_yaml` puts statistics in
 """
