@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from tests.models import TINY, tiny_model, tiny_windows, with_changes
+from wam.checkpoints.model_folder import read_config
 from wam.flow.sampler import Given, Imagined, Sampler
 from wam.model.attention import ANCHOR
 from wam.model.passes import chunk_pass, window_layout
@@ -259,6 +260,14 @@ def test_truncated_weights_are_named(tmp_path: Path) -> None:
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(ValueError, match="model.safetensors: cannot be read"):
         WorldActionModel.from_pretrained(tmp_path)
+
+
+def test_a_damaged_configuration_is_named(tmp_path: Path) -> None:
+    tiny_model().save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text('{"transformer": ')
+    for load in (WorldActionModel.from_pretrained, read_config):
+        with pytest.raises(ValueError, match=rf"{tmp_path / 'config.json'}: (not JSON|no JSON object)"):
+            load(tmp_path)
 
 
 def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:

@@ -444,7 +444,11 @@ class WorldActionModel(nn.Module):
         for name in ("config.json", "model.safetensors"):
             if not (folder / name).is_file():
                 raise FileNotFoundError(f"{folder}: no {name}; expected a folder written by save_pretrained")
-        model = cls(WorldActionConfig.from_dict(json.loads((folder / "config.json").read_text())))
+        try:
+            fields = json.loads((folder / "config.json").read_text())
+        except ValueError as error:
+            raise ValueError(f"{folder / 'config.json'}: not JSON ({error}); copy or train it again") from error
+        model = cls(WorldActionConfig.from_dict(fields))
         try:
             weights = load_file(folder / "model.safetensors")
         except Exception as error:  # safetensors raises its own types for truncated files

@@ -7,7 +7,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from wam.cli.collect import PLAN_PATH, Collect, Slot, main, plan, robot_of, view_of
+from wam.cli.collect import PLAN_PATH, Collect, Recording, Slot, main, plan, robot_of, view_of
+from wam.robot.embodiment import METAWORLD_SAWYER
 
 SMALL = {"tasks": ("reach", "window-close"), "episodes_per_task": 2, "more": {"reach": 3}, "episodes_per_file": 2}
 
@@ -73,6 +74,8 @@ def test_plan_refuses_numbers_for_a_task_that_is_not_collected() -> None:
         plan(Collect(out=Path("unused"), tasks=("reach",), more={"push": 3}))
     with pytest.raises(ValueError, match="--detours names task 'push'"):
         plan(Collect(out=Path("unused"), tasks=("reach",), detours={"push": 3}))
+    with pytest.raises(ValueError, match="--tasks names none"):
+        plan(Collect(out=Path("unused"), tasks=()))
     with pytest.raises(ValueError, match="at least 1"):
         plan(Collect(out=Path("unused"), tasks=("reach",), episodes_per_task=0))
 
@@ -86,6 +89,32 @@ def test_another_embodiment_brings_its_cameras(tmp_path: Path) -> None:
     )  # fmt: skip
     with pytest.raises(ValueError, match="--embodiment libero-panda: state_names are"):
         robot_of(Collect(out=tmp_path, embodiment="libero-panda"), ["reach"])
+
+
+@pytest.mark.parametrize("repeat", [0, -2, 3, 160])
+def test_rows_per_second_are_a_whole_number(repeat: int) -> None:
+    config = Collect(out=Path("unused"), recording=Recording(action_repeat=repeat))
+    with pytest.raises(ValueError, match=f"--action-repeat is {repeat}, but the simulator steps at 80 Hz; choose"):
+        view_of(config, METAWORLD_SAWYER)
+    assert view_of(replace(config, recording=Recording(action_repeat=5)), METAWORLD_SAWYER).action_repeat == 5
+
+
+@pytest.mark.parametrize("rate", [30.0, 200.0, 2.5])
+def test_a_robot_is_recorded_at_its_own_rate_or_not_at_all(rate: float) -> None:
+    robot = replace(METAWORLD_SAWYER, control_hz=rate)
+    with pytest.raises(ValueError, match=f"embodiment 'metaworld-sawyer': field 'control_hz' is {rate:g}, but the sim"):
+        view_of(Collect(out=Path("unused")), robot)
+
+
+def test_a_command_that_fails_at_once_claims_nothing(tmp_path: Path) -> None:
+    asked = Collect(out=tmp_path, tasks=("window-close",), episodes_per_task=1, workers=1)
+    with pytest.raises(ValueError, match="episode 200000 of split 'train' asked for, it has 0 to 99999"):
+        main(replace(asked, skip=200_000))
+    main(replace(asked, recording=Recording(image_size=32)))
+    assert json.loads((tmp_path / "meta/info.json").read_text())["total_episodes"] == 1
+    with pytest.raises(ValueError, match="begun with recording.look = 'train', now it is 'lights'; choose") as refused:
+        main(replace(asked, recording=Recording(image_size=32, look="lights")))
+    assert len(str(refused.value).split(";")) == 2
 
 
 def test_same_data_whatever_the_workers_and_interruptions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

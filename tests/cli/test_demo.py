@@ -28,7 +28,8 @@ def test_a_tour_goes_through_what_the_model_has_learned(tmp_path: Path) -> None:
 
 
 def test_a_tour_keeps_its_own_words() -> None:
-    assert Demo(steps=4).tour_of(("easy",)).options == {"steps": 4, "compile": "off"}
+    options = {"steps": 4, "temperature": 1.0, "compile": "off", "device": "cpu"}
+    assert Demo(steps=4).tour_of(("easy",)).options == options
     with pytest.raises(ValueError, match="leave --task and --sentence out"):
         Demo(sentence="Open it.").tour_of(())
 

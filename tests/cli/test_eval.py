@@ -48,6 +48,16 @@ def test_expert_beats_doing_nothing(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert (tmp_path / "c.md").exists()
 
 
+def test_brackets_in_names_are_no_markup(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Paths, labels and the names of compared folders are shown as they are."""
+    out = tmp_path / "x[/b]" / "[red]"
+    run(out, "constant-hold", "--episodes", "1", "--label", "still[/i]")
+    shown = capsys.readouterr().err
+    assert f"{out}: summary.json" in shown and "still[/i] on drawer-close" in shown
+    compare_verb.main(compare_verb.Compare((out, out)))
+    assert f"A = {out}" in "".join(capsys.readouterr().err.split("\n"))
+
+
 def test_films_of_groups_are_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Two easy tasks: one film of the group, and both groups' mean in the summary."""
     tasks = ["--tasks", "drawer-close", "button-press", "push", "--episodes", "1"]
@@ -102,6 +112,8 @@ def test_mistakes_are_named_before_anything_runs(tmp_path: Path) -> None:
         eval_verb.main(Eval(out=tmp_path, checkpoint=tmp_path / "nowhere"))
     with pytest.raises(ValueError, match="unknown Meta-World task 'drawer-closed'"):
         eval_verb.main(Eval(out=tmp_path, policy="expert", tasks=("drawer-closed",)))
+    with pytest.raises(ValueError, match="--tasks names none"):
+        eval_verb.main(Eval(out=tmp_path, policy="expert", tasks=()))
     with pytest.raises(ValueError, match="--episodes is 0"):
         eval_verb.main(Eval(out=tmp_path, policy="expert", episodes=0))
     assert not list(tmp_path.iterdir())

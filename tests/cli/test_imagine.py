@@ -88,15 +88,22 @@ def test_video_of_a_film_that_has_no_actions_either(tmp_path: Path, capsys: pyte
         ([], "either --data"),
         (["--data", "x", "--task", "push"], "either --data"),
         (["--data", "x", "--actions", "hold"], "--actions hold is for --mode forward"),
-        (["--task", "push", "--chunks", "0"], "a simulation has no end"),
         (["--data", "x", "--video-final", "0.5"], "with --chunks 1"),
         (["--data", "DATA", "--episode", "4"], "--episode is 4, there are episodes 0 to 0"),
         (["--data", "DATA", "--row", "30"], "there are rows 0 to 23"),
+        (["--data", "DATA", "--chunks", "-1"], "row 0 and -1 chunks of 4 rows after it asked for"),
         (["--data", "DATA", "--mode", "forward", "--actions", "FILE"], r"holds float64 \(3, 2\), expected \(16, 2\)"),
+        (["--data", "DATA", "--mode", "forward", "--actions", "EMPTY"], "empty.npy: not a .npy file of numbers"),
+        (["--data", "DATA", "--mode", "forward", "--actions", "MANY"], "many.npz: not a .npy file of numbers"),
+        (["--data", "DATA", "--mode", "forward", "--actions", "ONE"], r"holds float64 \(\), expected \(16, 2\)"),
     ],
 )
 def test_what_does_not_fit_is_named(data: str, tmp_path: Path, arguments: list[str], error: str) -> None:
     np.save(tmp_path / "short.npy", np.zeros((3, 2)))
-    places = {"DATA": data, "FILE": str(tmp_path / "short.npy")}
+    np.save(tmp_path / "one.npy", np.float64(1))
+    np.savez(tmp_path / "many.npz", actions=np.zeros((16, 2)))
+    (tmp_path / "empty.npy").touch()
+    files = {"FILE": "short.npy", "ONE": "one.npy", "MANY": "many.npz", "EMPTY": "empty.npy"}
+    places = {"DATA": data} | {name: str(tmp_path / file) for name, file in files.items()}
     with pytest.raises(ValueError, match=error):
         imagine.main(tyro.cli(Imagine, args=[places.get(argument, argument) for argument in arguments]))

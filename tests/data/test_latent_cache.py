@@ -152,6 +152,9 @@ def test_arrays_that_do_not_fit_the_index_are_refused(cache: LatentCache, tmp_pa
     np.save(tmp_path / "group.npy", cache.group[:-1])
     with pytest.raises(StaleCacheError, match="the index says"):
         LatentCache.open(tmp_path)
+    (tmp_path / "index.json").write_text('{"rows": ')
+    with pytest.raises(StaleCacheError, match=f"{tmp_path / 'index.json'}: not JSON"):
+        LatentCache.open(tmp_path)
 
 
 def test_a_tokenizer_with_a_long_memory_is_refused(dataset: LeRobotDataset, tmp_path: Path) -> None:

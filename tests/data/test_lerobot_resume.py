@@ -1,8 +1,10 @@
 """A writer may die at any moment: the data set is then the old one or the new one, and writing can go on."""
 
+import json
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ from wam.data import files, lerobot_writer
 from wam.data.errors import DatasetLockedError, MissingFileError, SpecMismatchError
 from wam.data.lerobot_reader import LeRobotDataset
 from wam.data.lerobot_writer import LeRobotWriter
-from wam.data.schema import Camera, DatasetSpec
+from wam.data.schema import INFO_PATH, Camera, DatasetSpec
 from wam.data.video import VideoWriter
 
 EPISODES = 5
@@ -179,3 +181,14 @@ def test_a_folder_with_other_files_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SpecMismatchError, match="not empty"):
         LeRobotWriter(tmp_path, SPEC)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_declaration_without_recordings_may_change(tmp_path: Path) -> None:
+    faster = replace(SPEC, fps=SPEC.fps + 1)
+    LeRobotWriter(tmp_path, SPEC).finalize()
+    LeRobotWriter(tmp_path, faster).finalize()
+    assert json.loads((tmp_path / INFO_PATH).read_text())["fps"] == faster.fps
+    (tmp_path / "data/chunk-000").mkdir(parents=True)
+    (tmp_path / "data/chunk-000/file-000.parquet").write_bytes(b"somebody's rows")
+    with pytest.raises(SpecMismatchError, match="fps is"):
+        LeRobotWriter(tmp_path, SPEC)

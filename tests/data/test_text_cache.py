@@ -65,3 +65,6 @@ def test_a_stranger_is_refused(tmp_path: Path) -> None:
     save_file({"go": torch.zeros(2, 2)}, tmp_path / "x.safetensors")
     with pytest.raises(StaleCacheError, match="no text cache"):
         TextCache(tmp_path / "x.safetensors")
+    (tmp_path / "x.safetensors").write_bytes(b"cut off")
+    with pytest.raises(ValueError, match="x.safetensors: cannot be read"):
+        TextCache(tmp_path / "x.safetensors")

@@ -108,6 +108,14 @@ def test_wrong_folders_are_named(tokenizer: NanoTokenizer, tmp_path: Path) -> No
         NanoTokenizer.from_pretrained(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_damaged_files_are_named(tokenizer: NanoTokenizer, tmp_path: Path, name: str) -> None:
+    tokenizer.save_pretrained(tmp_path)
+    (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:30])
+    with pytest.raises(ValueError, match=f"{tmp_path / name}: (not JSON|cannot be read)"):
+        NanoTokenizer.from_pretrained(tmp_path)
+
+
 def test_wrong_shapes_are_named(tokenizer: NanoTokenizer, video: torch.Tensor) -> None:
     with pytest.raises(ValueError, match="expected 1 \\+ 4 n"):
         tokenizer.encode(video[:, :, :4])

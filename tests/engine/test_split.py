@@ -140,6 +140,7 @@ def test_two_processes_and_the_death_of_one(tmp_path: Path) -> None:
     assert partner.process is not None and partner.process.pid is not None
     engine, alone = split_engine(GUIDED, partner), tiny_engine(GUIDED)
     assert partner.process.pid != os.getpid()
+    os.kill(partner.process.pid, signal.SIGINT)  # as Ctrl-C in a terminal does, which is for the leader to hear
     engine.model.load_state_dict(tiny_model(TINY).state_dict())
     alone.model.load_state_dict(tiny_model(TINY).state_dict())
     found, expected = play(engine), play(alone)

@@ -7,11 +7,13 @@ import time
 
 
 class Squarer:
-    """Squares numbers; fails on 13, dies on 17, is slow on 0."""
+    """Squares numbers; fails on 13, refuses 19, dies on 17, is slow on 0."""
 
     def run(self, job: int) -> tuple[int, int]:
         if job == 13:
             raise ZeroDivisionError("unlucky")
+        if job == 19:
+            raise ValueError("19 is not a number for squares")
         if job == 17:
             os._exit(3)
         if job == 0:

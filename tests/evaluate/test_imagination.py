@@ -173,3 +173,18 @@ def test_a_simulator_shows_what_chosen_actions_lead_to() -> None:
     assert [round(look.timestamp * 40) for look in (*chosen.past[0], *chosen.future[0])] == [3, 5, 7, 9, 11]
     assert np.array_equal(expert.past[0][0].state, chosen.past[0][0].state)
     assert not np.allclose(expert.future[0][-1].state, chosen.future[0][-1].state, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("moment", "asked"),
+    [
+        (Moment(row=400), "row 400 and 4 chunks of 8 rows"),
+        (Moment(row=-8), "row -8 and 4 chunks of 8 rows"),
+        (Moment(row=200, chunks=7), "row 200 and 7 chunks of 8 rows"),
+        (Moment(chunks=-1), "row 0 and -1 chunks of 8 rows"),
+    ],
+)
+def test_a_simulated_episode_has_an_end(moment: Moment, asked: str) -> None:
+    pytest.importorskip("metaworld")
+    with pytest.raises(ValueError, match=f"Meta-World push, seed 3: {asked} .* there are rows 0 to 250"):
+        from_metaworld("push", 3, moment, METAWORLD_SAWYER)

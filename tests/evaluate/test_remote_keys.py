@@ -95,6 +95,7 @@ def test_a_file_says_it_all(tmp_path: Path) -> None:
     ("text", "named"),
     [
         ("- 1", "found list"),
+        ("images: {a: top", "not YAML .*line 1"),
         ("state: {}", "'images' is missing"),
         ("images: {a: top}\ncameras: {}", "unknown field 'cameras'"),
         ("images: {a: top}\nactions: [{row: 1}]", "row"),

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.evaluate.point_robot import POINT, BrokenSource, PointEnv, PointSource
+from wam.data.errors import DatasetLockedError
 from wam.data.video import count_frames
 from wam.evaluate.results import EPISODES, EpisodeRecord, ResultFolderError
 from wam.evaluate.rollout import rollout
@@ -89,6 +90,16 @@ def test_resuming_runs_only_what_is_missing(finished: tuple[Path, list[EpisodeRe
     assert run_episodes(PLAN, nothing_to_do, tmp_path, {"a": 1}) == again
     with pytest.raises(ResultFolderError, match="field 'a' is 1, but this run has 2"):
         run_episodes(PLAN, SETUP, tmp_path, {"a": 2})
+
+
+def test_only_one_run_writes_a_folder_at_a_time(tmp_path: Path) -> None:
+    def second(record: EpisodeRecord) -> None:
+        run_episodes(PLAN[:1], SETUP, tmp_path, {})
+
+    with pytest.raises(DatasetLockedError, match=f"{tmp_path}: another process is writing it"):
+        run_episodes(PLAN[:1], SETUP, tmp_path, {}, on_episode=second)
+    (only,) = run_episodes(PLAN[:1], SETUP, tmp_path, {})  # the right was given back
+    assert only.key == ("near", 0)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from wam.evaluate.results import EpisodeRecord, ResultFolder, ResultFolderError
 from wam.evaluate.statistics import mean, wilson
 from wam.evaluate.summary import Summary, policy_name, summarise
 
+PUBLISHED = Path(__file__).parents[2] / "docs/results/nano-mt50"
 MADE = Provenance("wam eval", "unknown", "a machine", "2026-01-01T00:00:00+00:00")
 GROUPS = {"reach": "easy", "close": "easy", "push": "hard"}
 CONFIG = {"policy": "wam", "checkpoint": "runs/mt10", "split": "test", "look": "train", "wording": "canonical"}
@@ -127,6 +128,21 @@ def test_only_common_episodes_count_and_the_rest_is_counted(tmp_path: Path) -> N
     assert found.n == 8
     assert found.left_out == 12
     assert "12 episodes that only one of them has were left out" in compare.markdown(found)
+
+
+def test_an_episode_that_stands_twice_is_compared_once() -> None:
+    a, b = episodes({"reach": 2}, 3), episodes({"reach": 1}, 3)
+    found = compare.compare([*a, *a[:2]], b, "a", "b")
+    assert (found.n, found.left_out, found.tasks[0].paired.n) == (3, 0, 3)
+
+
+def test_published_results_can_be_compared_again() -> None:
+    """Folders of the repository, which hold the lines and the summary alone; numbers are those of their summaries."""
+    roots = [PUBLISHED / name for name in ("fair-10", "helped-10")]
+    (found,) = compare_folders(roots)
+    solved = [json.loads((root / "summary.json").read_text())["successes"] for root in roots]
+    assert [sum(task.successes_a for task in found.tasks), sum(task.successes_b for task in found.tasks)] == solved
+    assert (found.a, found.b, found.n, found.left_out, len(found.tasks)) == ("fair", "helped", 500, 0, 50)
 
 
 def test_three_policies_make_three_pairs(tmp_path: Path) -> None:

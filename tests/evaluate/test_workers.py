@@ -41,7 +41,8 @@ def test_jobs_are_asked_for_as_late_as_possible() -> None:
     [
         (Squarer, [1, 13], r"(?s)number 13 failed.*ZeroDivisionError: unlucky"),
         (Squarer, [1, 17], r"number 17: the worker process died with exit code 3"),
-        (Unbuildable, [1], r"(?s)could not be set up.*no licence"),
+        (Unbuildable, [1], r"^the worker could not be set up: no licence for this simulator$"),
+        (Squarer, [1, 19], r"^number 19 failed: 19 is not a number for squares$"),
     ],
 )
 def test_trouble_names_the_job(worker: type[Squarer], jobs: list[int], message: str) -> None:
@@ -61,6 +62,11 @@ def test_a_worker_whose_employer_is_gone_leaves_without_a_word(job: int, capfd: 
     process.join(30)
     assert process.exitcode == 0
     assert "Traceback" not in capfd.readouterr().err
+
+
+def test_what_nobody_foresaw_comes_with_its_trace() -> None:
+    with pytest.raises(WorkerError, match=r"(?s)number 13 failed: in the worker process:\nTraceback .*unlucky"):
+        list(run_jobs(Squarer, [13], workers=1, describe=describe))
 
 
 def test_nothing_to_do_starts_nothing() -> None:

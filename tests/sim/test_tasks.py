@@ -40,8 +40,9 @@ def test_split_refuses_variations_beyond_its_end() -> None:
     val = tasks.SPLITS["val"]
     assert val.seed(0) == val.first
     assert val.seed(len(val) - 1) == val.end - 1
-    with pytest.raises(IndexError, match="val"):
-        val.seed(len(val))
+    for index in (-1, len(val)):
+        with pytest.raises(ValueError, match=f"initial state {index} asked for, split 'val' has 0 to 99999"):
+            val.seed(index)
 
 
 def test_expand_replaces_groups_and_keeps_each_task_once() -> None:

@@ -15,6 +15,7 @@ from tests.train.processes import tiny_run, write_material
 from wam.checkpoints.model_folder import load_model
 from wam.cli.train import main
 from wam.train.config import TrainConfig
+from wam.train.sources import read_entries
 from wam.train.stages import read_stages
 from wam.train.trainer import MODEL
 
@@ -78,6 +79,16 @@ def test_each_stage_starts_from_the_one_before(root: Path, tmp_path: Path) -> No
 def test_a_wrong_field_is_named(root: Path, tmp_path: Path, stage: object, named: str) -> None:
     with pytest.raises(ValueError, match=named):
         read_stages(staged(root, tmp_path, stage))
+
+
+def test_a_file_that_is_no_yaml_is_named(root: Path, tmp_path: Path) -> None:
+    config = staged(root, tmp_path, {"name": "a"})
+    assert config.stages is not None
+    config.stages.write_text("- name: [a")
+    with pytest.raises(ValueError, match=f"{config.stages}: not YAML .*line 1"):
+        read_stages(config)
+    with pytest.raises(ValueError, match=f"{config.stages}: not YAML"):
+        read_entries(replace(config, data=config.stages))
 
 
 def test_two_stages_need_two_names(root: Path, tmp_path: Path) -> None:

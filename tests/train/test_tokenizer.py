@@ -70,11 +70,14 @@ def test_resumed_equals_uninterrupted(store: FrameStore, tmp_path: Path) -> None
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
-def test_a_checkpoint_of_another_model_is_refused(store: FrameStore, tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_model_or_a_damaged_one_is_refused(store: FrameStore, tmp_path: Path) -> None:
     TokenizerTrainer(CONFIG, _settings(1), store, tmp_path).save_checkpoint()
     other = NanoTokenizerConfig(z_channels=5, width=(12, 16), depth=(1, 1), canvas_height=16, canvas_width=32)
     with pytest.raises(ValueError, match="field model"):
         TokenizerTrainer(other, _settings(1), store, tmp_path).resume()
+    (tmp_path / "checkpoint.safetensors").write_bytes(b"cut off")
+    with pytest.raises(ValueError, match="checkpoint.safetensors: cannot be read"):
+        TokenizerTrainer(CONFIG, _settings(1), store, tmp_path).resume()
 
 
 def test_the_clock_ends_the_run(store: FrameStore, tmp_path: Path) -> None:

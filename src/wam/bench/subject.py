@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -14,6 +13,7 @@ from wam.bench.flops import Tokens
 from wam.bench.memory import Format, cache_tokens
 from wam.checkpoints.model_folder import tokenizer_of
 from wam.checkpoints.presets import PRESETS, skeleton
+from wam.data.files import read_json
 from wam.encoders.nano_tokenizer import NanoTokenizer
 from wam.engine.load import resolve
 from wam.model.config import TransformerConfig
@@ -159,7 +159,7 @@ def subject(name: str, canvas: tuple[int, int] | None = None, steps: int | None 
     file = folder / "config.json"
     if not file.is_file():
         raise FileNotFoundError(f"{folder}: no config.json; expected a folder written by wam train or wam convert")
-    fields = json.loads(file.read_text())
+    fields = read_json(file)
     if fields.get("format") == "wam":
         return _published(folder.name, TransformerConfig(**fields["transformer"]), canvas, steps, guided)
     if canvas is not None:

@@ -11,7 +11,6 @@ Both load as a plain `WorldActionModel`; a base may be an adapter's folder itsel
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 from dataclasses import replace
@@ -20,6 +19,7 @@ from pathlib import Path
 from wam.checkpoints.errors import MissingPartError
 from wam.checkpoints.lora import Adapter, WrongBaseError, load_adapter, merge, save_adapter
 from wam.checkpoints.lora_files import PEFT_CONFIG, PEFT_WEIGHTS, RECORD
+from wam.checkpoints.recognise import read_fields
 from wam.checkpoints.shards import write_json
 from wam.world_action_model import WorldActionConfig, WorldActionModel
 
@@ -36,7 +36,7 @@ def read_config(folder: Path) -> WorldActionConfig:
     """Raises MissingPartError when there is no config.json, ValueError when it is not a World Action Model's."""
     if not (folder / CONFIG).is_file():
         raise MissingPartError(f"{folder}: no {CONFIG}; expected a folder that `wam train` wrote")
-    return WorldActionConfig.from_dict(json.loads((folder / CONFIG).read_text(encoding="utf-8")))
+    return WorldActionConfig.from_dict(read_fields(folder / CONFIG))
 
 
 def load_model(folder: Path) -> WorldActionModel:
@@ -72,7 +72,7 @@ def save_adapted(model: WorldActionModel, adapter: Adapter, base: Path, folder: 
 
 def base_of(folder: Path) -> Path:
     """The folder of the base that an adapter names. Raises MissingPartError when it does not, or it is not there."""
-    named = json.loads((folder / PEFT_CONFIG).read_text(encoding="utf-8")).get("base_model_name_or_path")
+    named = read_fields(folder / PEFT_CONFIG).get("base_model_name_or_path")
     if not isinstance(named, str) or not named:
         raise MissingPartError(
             f"{folder / PEFT_CONFIG}: names no base; merge the adapter with `wam merge-lora BASE {folder} OUT`"

@@ -75,7 +75,7 @@ class Ladder:
 def main(config: Ladder) -> None:
     """Climb, show, write."""
     torch.set_num_threads(config.threads)
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False)
     garage = Garage(config.model, config.device)
     robot = garage.model.config.embodiments[0]
     steps = climb(naive(config.steps, config.guidance), rungs(config.bound, config.device == "cuda", config.flash))

@@ -59,7 +59,7 @@ class Latency:
 def main(config: Latency) -> None:
     """Run the episode, show the table."""
     torch.set_num_threads(config.threads)
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False)
     engine = load_policy(
         config.model,
         steps=config.steps,

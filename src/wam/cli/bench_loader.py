@@ -45,7 +45,7 @@ class Loader:
 def main(config: Loader) -> None:
     """Measure, show a table, and say how far the loaders agree."""
     torch.set_num_threads(1)
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False)
     with counted("passes", console) as watch:
         dataset = LeRobotDataset(config.path)
         robot = load_embodiment(config.embodiment)

@@ -36,7 +36,7 @@ class Published:
 
 def main(config: Published) -> None:
     """Measure, show the table."""
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False)
     with counted("chunks", console) as watch:
         rows = measure(setting_of(config.preset, config.device, config.grid), RUNGS, config.rounds, watch)
     console.print(_table(config, rows))

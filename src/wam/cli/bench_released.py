@@ -48,7 +48,7 @@ class Released:
 def main(config: Released) -> None:
     """Run both sides in turns, show the table."""
     torch.set_num_threads(config.threads)
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False)
     with counted("rounds", console) as watch:
         rows = compare(_contests(config), config.rounds, config.device, watch)
     console.print(_table(config, rows))

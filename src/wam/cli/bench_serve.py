@@ -60,7 +60,7 @@ class ServeLoad:
 
 def main(config: ServeLoad) -> None:
     """Start a server, load it, show the table."""
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False)
     with tempfile.TemporaryDirectory() as scratch:
         if config.cameras:
             model = write_random_model(Path(scratch) / "random", config.cameras, config.height, config.width)

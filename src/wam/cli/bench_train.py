@@ -52,7 +52,7 @@ class Train:
 def main(config: Train) -> None:
     """Measure, show the table."""
     torch.set_num_threads(config.threads)
-    console, model = Console(stderr=True), load_model(resolve(config.model))
+    console, model = Console(stderr=True, markup=False), load_model(resolve(config.model))
     forms = (False, True) if config.compile else (False,)
     subjects = [
         optimiser_step(

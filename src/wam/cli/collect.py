@@ -27,17 +27,19 @@ import tyro
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress
 
-from wam.data.files import write_json
+from wam.data.files import read_json, write_json
+from wam.data.interrupts import deaf_to_interrupts
 from wam.data.lerobot_writer import LeRobotWriter
 from wam.data.schema import Camera, DatasetSpec, EpisodeData, Feature
 from wam.engine.load import resolve
 from wam.evaluate.learner import Learner, check_view
+from wam.evaluate.results import differences
 from wam.evaluate.sources import fingerprint
 from wam.robot.embodiment import Embodiment, load_embodiment
 from wam.sim.looks import Look
 from wam.sim.recording import Demonstration, Leader
 from wam.sim.tasks import SplitName
-from wam.sim.worlds import WORLDS, SimulatedTask, View, World, WorldName
+from wam.sim.worlds import WORLDS, SimulatedTask, View, World, WorldName, repeat_of, whole_repeat
 
 logger = logging.getLogger(__name__)
 
@@ -129,6 +131,8 @@ class Slot:
 def plan(config: Collect) -> list[Slot]:
     """All episodes in the order of the data set: tasks interleave, so that any prefix has its share of each."""
     world = WORLDS[config.env]
+    if not config.tasks:
+        raise ValueError("--tasks names none; expected tasks or groups of them, such as mt10")
     names = world.expand(config.tasks)
     more = _by_task(world, names, "--more", config.more)
     astray = _by_task(world, names, "--detours", config.detours)
@@ -183,9 +187,15 @@ def robot_of(config: Collect, tasks: Sequence[str]) -> Embodiment:
 
 
 def view_of(config: Collect, robot: Embodiment) -> View:
-    """What was asked for, with the robot's own cameras, picture size and rate where nothing was."""
-    given = config.recording
-    repeat = round(WORLDS[config.env].hz / robot.control_hz) if given.action_repeat is None else given.action_repeat
+    """What was asked for, with the robot's own cameras, picture size and rate where nothing was.
+
+    Raises ValueError for a rate that the simulator does not have.
+    """
+    given, hz = config.recording, WORLDS[config.env].hz
+    if given.action_repeat is None:
+        repeat = repeat_of(robot, hz)
+    else:
+        repeat = whole_repeat(hz, given.action_repeat, f"--action-repeat is {given.action_repeat}")
     return View(
         cameras=robot.cameras if given.cameras is None else given.cameras,
         image_size=robot.view_height if given.image_size is None else given.image_size,
@@ -198,7 +208,7 @@ def dataset_spec(robot: Embodiment, view: View, world: World) -> DatasetSpec:
     """The declaration of a data set in the embodiment's terms."""
     action = Feature("float32", (robot.action_dim,), robot.action_names)
     return DatasetSpec(
-        fps=round(world.hz / view.action_repeat),
+        fps=round(world.hz / view.action_repeat),  # nothing to round: `view_of` refuses other rates
         robot_type=robot.name,
         features={
             "observation.state": Feature("float32", (robot.state_dim,), robot.state_names),
@@ -213,7 +223,7 @@ def dataset_spec(robot: Embodiment, view: View, world: World) -> DatasetSpec:
 
 def main(config: Collect) -> None:
     """Record what is still missing of the plan, and report."""
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False)
     slots = plan(config)
     started = time.monotonic()
     world = WORLDS[config.env]
@@ -228,7 +238,8 @@ def main(config: Collect) -> None:
         rows, dropped = _record(config, view, slots[resumed:], writer, console)
     seconds = time.monotonic() - started
     recorded = len(slots) - resumed
-    console.print(f"{config.out}: {len(slots)} episodes, {recorded} recorded now ({rows} rows, {seconds:.0f} s)")
+    said = f"{config.out}: {len(slots)} episodes, {recorded} recorded now ({rows} rows, {seconds:.0f} s)"
+    console.print(said, soft_wrap=True)
     console.print(f"failed roll-outs, thrown away: {dict(dropped) or 'none'}")
     if config.json:
         report = {"out": str(config.out), "episodes": len(slots), "resumed_after": resumed, "recorded": recorded}
@@ -260,13 +271,18 @@ def _demonstrations(config: Collect, view: View, slots: list[Slot]) -> Iterator[
         waiting: deque[tuple[Slot, Future[Demonstration]]] = deque()
         try:
             for slot in slots:
-                waiting.append((slot, pool.submit(_work, config, view, slot)))
+                with deaf_to_interrupts():  # submitting starts processes
+                    waiting.append((slot, pool.submit(_work, config, view, slot)))
                 if len(waiting) >= AHEAD * config.workers:
                     first, future = waiting.popleft()
                     yield first, future.result()
             while waiting:
                 first, future = waiting.popleft()
                 yield first, future.result()
+        except BaseException:  # nobody waits for what they are at: end them, instead of seeing it through
+            for process in multiprocessing.active_children():
+                process.terminate()
+            raise
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
@@ -312,7 +328,7 @@ def _end_with_parent() -> None:
 
 
 def _check_same_plan(config: Collect, view: View, episodes_done: int) -> None:
-    """A data set is continued only with the arguments it was begun with; they are kept beside it."""
+    """A data set with episodes is continued only with the arguments it was begun with; they are kept beside it."""
     path = config.out / PLAN_PATH
     ours = asdict(config)
     ours["recording"] |= {name: getattr(view, name) for name in ("cameras", "image_size", "action_repeat")}
@@ -321,16 +337,15 @@ def _check_same_plan(config: Collect, view: View, episodes_done: int) -> None:
     if config.learner is not None:
         ours["learner"] = fingerprint(resolve(config.learner))
     ours = json.loads(json.dumps(ours))
-    if not path.exists():
-        if episodes_done:
-            raise ValueError(f"{path}: missing, so these {episodes_done} episodes are not ours; choose another folder")
+    if not episodes_done:
         write_json(path, ours)
         return
-    theirs, defaults = json.loads(path.read_text()), asdict(Collect(config.out))
-    for name, value in ours.items():
-        before = theirs.get(name, defaults[name])  # plans from before an option existed do not name it
-        if before != value:
-            raise ValueError(
-                f"{path}: this data set was begun with {name} = {before!r}, now it is {value!r}; "
-                "choose another folder, or give the same arguments"
-            )
+    if not path.exists():
+        raise ValueError(f"{path}: missing, so these {episodes_done} episodes are not ours; choose another folder")
+    theirs, defaults = read_json(path), asdict(Collect(config.out))
+    before = {name: theirs.get(name, defaults[name]) for name in ours}  # plans may be older than an option
+    if changed := differences(before, ours):
+        said = "; ".join(f"{name} = {old!r}, now it is {new!r}" for name, (old, new) in changed.items())
+        raise ValueError(
+            f"{path}: this data set was begun with {said}; choose another folder, or give the same arguments"
+        )

@@ -40,7 +40,7 @@ class Compare:
 
 def main(config: Compare) -> None:
     """Compare, show, write."""
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False)
     comparisons = compare_folders(config.results)
     for comparison in comparisons:
         console.print(rich_table(comparison))

@@ -53,7 +53,7 @@ class Convert:
 
 def main(config: Convert) -> None:
     """Find, convert, sum up, say whose terms hold."""
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False)
     source = resolve(config.source, components={*config.components, "transformer"})
     columns = (TextColumn("converting"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as bar:
@@ -71,6 +71,6 @@ def main(config: Convert) -> None:
     console.print(f"licence of {source.name}: {written.licence}", highlight=False)
     if written.dropped:
         what = f"{len(written.dropped)} weights of action and state modules have no place in {config.to}"
-        console.print(f"[yellow]left out[/yellow]: {what}; keep the original for control", highlight=False)
+        console.print(f"left out: {what}; keep the original for control", style="yellow", highlight=False)
     if config.json:
         print(json.dumps({**asdict(written), "folder": str(config.out)}))

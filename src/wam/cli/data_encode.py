@@ -90,11 +90,12 @@ def main(config: Encode) -> None:
         )
         text = _encode_text(dataset, robot, out, bar("encoding instructions")) if config.text else None
     size = sum(file.stat().st_size for file in cache.folder.iterdir())
-    console.print(f"pictures: {cache.folder} ({len(cache.anchor)} rows, {size / 1e6:.1f} MB)", soft_wrap=True)
+    said = f"pictures: {cache.folder} ({len(cache.anchor)} rows, {size / 1e6:.1f} MB)"
+    console.print(said, markup=False, soft_wrap=True)
     if cache.broken:
         console.print(f"skipped: episodes {', '.join(map(str, sorted(cache.broken)))}; their pictures cannot be read")
     if text is not None:
-        console.print(f"instructions: {text}", soft_wrap=True)
+        console.print(f"instructions: {text}", markup=False, soft_wrap=True)
     if config.json:
         found = {"latents": str(cache.folder), "rows": len(cache.anchor), "text": str(text) if text else None}
         print(json.dumps(found | {"skipped": sorted(cache.broken)}))

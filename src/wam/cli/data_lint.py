@@ -61,9 +61,9 @@ def main(config: Lint) -> None:
         _print(report, survey, console)
         if config.page is not None:
             write_page(survey, report, config.page)
-            console.print(f"page: {config.page.resolve()}", highlight=False, soft_wrap=True)
+            console.print(f"page: {config.page.resolve()}", markup=False, highlight=False, soft_wrap=True)
     except (ValueError, OSError) as error:
-        console.print(f"wam data lint: {escape(str(error))}", highlight=False, soft_wrap=True)
+        console.print(f"wam data lint: {error}", markup=False, highlight=False, soft_wrap=True)
         sys.exit(2)
     if config.json:
         print(json.dumps(report.to_json() | {"page": str(config.page) if config.page else None}))
@@ -99,6 +99,7 @@ def _print(report: Report, survey: Survey, console: Console) -> None:
     console.print(
         f"{report.root}: LeRobot {report.version}, {report.episodes} episodes, {report.rows} rows, {cameras} cameras; "
         f"pictures of {report.films} of {report.all_films} films looked at: {counts}",
+        markup=False,
         highlight=False,
         soft_wrap=True,
     )

@@ -53,7 +53,7 @@ class Show:
 
 def main(config: Show) -> None:
     """Write the page, and the recording if asked for."""
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False)
     if config.rerun is not None:
         rerun_module()  # before any work: is it there?
     robot = load_embodiment(config.embodiment) if config.embodiment is not None else None

@@ -81,7 +81,7 @@ def main(config: Stats) -> None:
     if config.gear and robot is not None:
         written += export_gear(dataset, robot, dataset.root)
     for path in written:
-        console.print(f"written: {path}", highlight=False, soft_wrap=True)
+        console.print(f"written: {path}", markup=False, highlight=False, soft_wrap=True)
     if config.json:
         print(json.dumps(content | {"written": [str(path) for path in written]}))
 

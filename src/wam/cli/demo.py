@@ -80,6 +80,8 @@ class Demo:
 
     def asked(self) -> tuple[tuple[str, ...], str | None]:
         """(tasks, the sentence to ask for or None for their own). Raises ValueError for what nobody knows."""
+        if self.task is None and not self.tasks:
+            raise ValueError("--tasks names none; expected at least one task of Meta-World")
         if self.task is None:
             return self.tasks, self.sentence
         name = asked_for(self.task).name
@@ -97,7 +99,7 @@ def main(config: Demo) -> None:
     """Run the episodes, write the page and the films, say where they are."""
     if config.rerun is not None:
         rerun_module()  # before any work: is it there?
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False)
     if config.tour is not None:
         config.tour_of(config.tour).film(console, config.json)
         return
@@ -135,10 +137,10 @@ def main(config: Demo) -> None:
         console.print(
             f"{episode.task}: {outcome} after {episode.steps} steps, {episode.chunks_per_second:.1f} chunks per second"
         )
-    console.print(f"report: {page.resolve()}")
-    console.print(f"films:  {', '.join(str(film) for film in films)}")
+    console.print(f"report: {page.resolve()}", soft_wrap=True)
+    console.print(f"films:  {', '.join(str(film) for film in films)}", soft_wrap=True)
     if recordings:
-        console.print(f"recordings: {', '.join(str(recording) for recording in recordings)}")
+        console.print(f"recordings: {', '.join(str(recording) for recording in recordings)}", soft_wrap=True)
     if config.json:
         print(json.dumps(_result(episodes, page, films, recordings)))
 

@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from wam.data.files import write_atomic
 from wam.evaluate.rerun_log import recording_path, write_recording
@@ -81,7 +82,7 @@ def _table(episodes: Sequence[EpisodeResult], unlearned: Sequence[str]) -> Table
     solved = sum(episode.success for episode in episodes)
     table = Table("task", "", "steps", "sentence", title=f"{solved} of {len(episodes)} solved, one episode each")
     for episode in episodes:
-        name = f"[dim]{episode.task} (not in its training)" if episode.task in unlearned else episode.task
-        outcome = "[green]solved" if episode.success else "[red]not solved"
+        name = Text(f"{episode.task} (not in its training)", "dim") if episode.task in unlearned else episode.task
+        outcome = Text("solved", "green") if episode.success else Text("not solved", "red")
         table.add_row(name, outcome, str(episode.steps), episode.instruction)
     return table

@@ -28,7 +28,7 @@ from wam.evaluate.realtime_rollout import RealTime
 from wam.evaluate.remote import Address, RemoteSource
 from wam.evaluate.report import Report, write_report
 from wam.evaluate.rerun_log import rerun_module
-from wam.evaluate.results import EpisodeRecord
+from wam.evaluate.results import SUMMARY, EpisodeRecord
 from wam.evaluate.rollout import EpisodeResult, rollout
 from wam.evaluate.runner import Episode, Films, Setup, run_episodes
 from wam.evaluate.sources import ArmsSource, MetaWorldSource, PolicyKind, PolicySource, Wording
@@ -38,7 +38,7 @@ from wam.sim.looks import Look
 from wam.sim.tasks import SPLITS
 from wam.sim.worlds import WORLDS, WorldName
 
-SUMMARY, TABLE, PAGE = "summary.json", "summary.md", "report.html"
+TABLE, PAGE = "summary.md", "report.html"
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,9 @@ class Eval:
         return ArmsSource(self.env, embodiment)
 
     def task_names(self) -> tuple[str, ...]:
-        """Raises ValueError for an unknown task."""
+        """Raises ValueError for an unknown task, or none at all."""
+        if not self.tasks:
+            raise ValueError("--tasks names none; expected tasks or groups of them, such as mt10")
         return WORLDS[self.env].expand(self.tasks)
 
     def play(self) -> Callable[..., EpisodeResult]:
@@ -183,7 +185,7 @@ def main(config: Eval) -> None:
         raise ValueError(f"--episodes is {config.episodes}; expected at least 1 per task")
     if config.rerun is not None:
         rerun_module()  # before any work: is it there?
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False)
     embodiment = config.source().embodiment()
     described, episodes = config.describe(embodiment), config.plan()
     setup = Setup(
@@ -198,7 +200,7 @@ def main(config: Eval) -> None:
     summary = summarise(records, groups, described, Provenance.here(), planned=len(episodes))
     _write(summary, records, config.out, embodiment)
     console.print(rich_table(summary))
-    console.print(f"{config.out}: {SUMMARY}, {TABLE}, {PAGE}")
+    console.print(f"{config.out}: {SUMMARY}, {TABLE}, {PAGE}", soft_wrap=True)
     if config.json:
         print(json.dumps(summary.to_dict()))
 

@@ -64,7 +64,7 @@ class Imagine:
     row: int = 0
     """The present, in control steps since the start."""
     chunks: int = 4
-    """How many chunks to imagine; 0: to the end of the recording."""
+    """How many chunks to imagine; 0: to the end of the recording, or of the simulated episode."""
     actions: str = "recorded"
     """Mode forward: recorded, hold (the last action over and over), or a file.npy of (chunks x N, A) in robot units."""
     sentence: str | None = None
@@ -89,7 +89,7 @@ class Imagine:
 def main(config: Imagine) -> None:
     """Imagine, write, print."""
     _check(config)
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False)
     engine = load_policy(config.checkpoint, steps=config.steps, robot=config.robot, device=config.device).engine
     robot, moment = engine.embodiment, Moment(config.row, config.chunks)
     scene = _scene(config, moment, robot)
@@ -124,8 +124,6 @@ def _check(config: Imagine) -> None:
         raise ValueError("give either --data (a data set or a film) or --task (a Meta-World task)")
     if config.actions != "recorded" and config.mode != "forward":
         raise ValueError(f"--actions {config.actions} is for --mode forward; in mode {config.mode} none are given")
-    if config.task is not None and config.chunks < 1:
-        raise ValueError("--chunks is 0: a simulation has no end; say how many")
     if not 0.0 <= config.video_final <= 1.0 or (0.0 < config.video_final < 1.0 and config.chunks != 1):
         raise ValueError(
             f"--video-final is {config.video_final}: expected a level from 0 to 1, with --chunks 1 between them: a "
@@ -160,10 +158,11 @@ def _chosen(config: Imagine, scene: Scene, robot: Embodiment) -> Numbers | None:
         return held(scene, robot)
     shape = (len(scene.future), robot.actions_per_chunk, robot.action_dim)
     try:
-        found = np.load(config.actions, allow_pickle=False)
+        with open(config.actions, "rb") as file:
+            found = np.lib.format.read_array(file, allow_pickle=False)
     except ValueError as error:
         raise ValueError(f"{config.actions}: not a .npy file of numbers ({error})") from error
-    if found.size != np.prod(shape) or found.shape[-1] != shape[-1] or found.dtype.kind not in "fiu":
+    if found.size != np.prod(shape) or found.shape[-1:] != shape[-1:] or found.dtype.kind not in "fiu":
         raise ValueError(
             f"{config.actions}: holds {found.dtype} {found.shape}, expected {(shape[0] * shape[1], shape[2])}: "
             f"{shape[0]} chunks of {shape[1]} actions, each {list(robot.action_names)}"

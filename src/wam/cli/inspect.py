@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import tyro
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Column, Table
 
 from wam.checkpoints.files import SHARD
@@ -52,19 +53,19 @@ def main(config: Inspect) -> None:
 
 
 def _shown(found: Inspection, most: int) -> Iterator[str | Table]:
-    yield f"[bold]{found.source.name}[/bold]: {KINDS[found.source.found.kind]}"
+    yield f"[bold]{escape(found.source.name)}[/bold]: {KINDS[found.source.found.kind]}"
     if found.preset is not None:
         yield f"looks like: {found.preset}"
-    yield f"licence: {found.licence}"
+    yield escape(f"licence: {found.licence}")
     if found.embodiments:
         told = [
             tag if known else f"{tag} (views and order of numbers unknown)" for tag, known in found.embodiments.items()
         ]
-        yield f"robots: {', '.join(told)}"
+        yield escape(f"robots: {', '.join(told)}")
     if found.adapter is not None:
         scale = "unknown, its files do not say" if found.adapter.scale is None else f"{found.adapter.scale:g}"
         lora = found.adapter
-        yield f"LoRA: {lora.matrices} layers, rank {lora.rank}, scale {scale}; base: {lora.base}"
+        yield escape(f"LoRA: {lora.matrices} layers, rank {lora.rank}, scale {scale}; base: {lora.base}")
     yield _parts(found)
     for fit in found.fits:
         yield from _fit(fit, most)
@@ -79,7 +80,7 @@ def _parts(found: Inspection) -> Table:
         dtypes = next(iter(part.dtypes)) if len(kinds) == 1 else ", ".join(f"{count} {dtype}" for dtype, count in kinds)
         count = len(part.files)
         files = part.files[0] if not SHARD.match(part.files[0]) else f"{count} shard{'s' if count > 1 else ''}"
-        table.add_row(part.part, f"{part.tensors:,}", f"{part.parameters:,}", size(part.bytes), dtypes, files)
+        table.add_row(part.part, f"{part.tensors:,}", f"{part.parameters:,}", size(part.bytes), dtypes, escape(files))
     if len(found.parts) > 1:
         tensors, parameters = (sum(getattr(p, name) for p in found.parts) for name in ("tensors", "parameters"))
         table.add_row("all", f"{tensors:,}", f"{parameters:,}", size(sum(p.bytes for p in found.parts)), "", "")
@@ -88,19 +89,19 @@ def _parts(found: Inspection) -> Table:
 
 def _fit(fit: Fit, most: int) -> Iterator[str]:
     if fit.report is None:
-        yield f"[red]{fit.part}: cannot be compared[/red]: {fit.fault}"
+        yield f"[red]{fit.part}: cannot be compared[/red]: {escape(fit.fault)}"
         return
     report = fit.report
     verdict = "[green]fits[/green]" if fit.ok else "[red]does not fit[/red]"
-    yield f"{fit.part}: {verdict} {fit.against}, {report.loaded:,} weights"
+    yield f"{fit.part}: {verdict} {escape(fit.against)}, {report.loaded:,} weights"
     wrong = [f"{w.name} is {list(w.found)}, expected {list(w.expected)}" for w in report.wrong_shape]
     for kind, names in (("missing", report.missing), ("unexpected", report.unexpected), ("wrong shape", wrong)):
         if names:
             more = "" if len(names) <= most else f", and {len(names) - most:,} more (--all names them)"
-            yield f"  [red]{kind}[/red] ({len(names):,}): {', '.join(names[:most])}{more}"
+            yield f"  [red]{kind}[/red] ({len(names):,}): {escape(', '.join(names[:most]))}{more}"
     for kind, reasons in (("not in the files", report.new), ("not used", report.unused)):
         for reason in dict.fromkeys(reasons.values()):
-            yield f"  {kind}: {sum(r == reason for r in reasons.values()):,} weights; {reason}"
+            yield escape(f"  {kind}: {sum(r == reason for r in reasons.values()):,} weights; {reason}")
 
 
 def size(count: int) -> str:

@@ -39,8 +39,24 @@ VERBS = {
 }
 
 
+SAME = "the same command goes on where it was"
+GOES_ON = {
+    "collect": SAME,
+    "convert": SAME,
+    "data encode": SAME,
+    "eval": SAME,
+    "train": "the same command goes on from its last checkpoint",
+    "train-tokenizer": "with --resume the same command goes on from its last checkpoint, if it has one",
+}
+"""What a verb, or verb and sub-verb, leaves to go on from when it is stopped."""
+
+
 def main(arguments: list[str] | None = None) -> None:
-    """Run `wam VERB ...`; exit code 2 for an unknown verb, 1 for an error that names its cause."""
+    """Run `wam VERB ...`.
+
+    Exit code 2 for an unknown verb, 1 for an error that names its cause, 130 for Ctrl-C. Any other error is a fault of
+    ours and keeps its traceback.
+    """
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_usage())
@@ -54,10 +70,15 @@ def main(arguments: list[str] | None = None) -> None:
         logging.getLogger(noisy).setLevel(logging.ERROR)
     try:
         module, options = parsed(verb, rest)
+        _check_device(options)
         module.main(options)
     except (ValueError, OSError, ImportError) as error:
         print(f"wam {verb}: {error}", file=sys.stderr)
         sys.exit(1)
+    except KeyboardInterrupt:
+        goes_on = GOES_ON.get(verb) or GOES_ON.get(" ".join(arguments[:2]))
+        print(f"wam {verb}: stopped{f'; {goes_on}' if goes_on else ''}", file=sys.stderr)
+        sys.exit(130)
 
 
 def parsed(verb: str, arguments: list[str]) -> tuple[ModuleType, Any]:
@@ -67,6 +88,22 @@ def parsed(verb: str, arguments: list[str]) -> tuple[ModuleType, Any]:
         return module, module.parse(arguments)
     kind = getattr(module, VERBS[verb].options)
     return module, tyro.cli(kind, args=arguments, prog=f"wam {verb}", description=module.__doc__)
+
+
+def _check_device(options: Any) -> None:
+    """Raises ValueError for a --device that torch does not know or this machine lacks, before any work."""
+    device = getattr(getattr(options, "loop", options), "device", "cpu")
+    if device == "cpu":
+        return
+    import torch  # takes seconds
+
+    try:
+        wanted = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"--device {device}: unknown to torch; expected cpu, cuda, cuda:1, ...") from error
+    count = torch.cuda.device_count()
+    if wanted.type == "cuda" and (wanted.index or 0) >= count:
+        raise ValueError(f"--device {device}: torch finds {count} CUDA devices here; choose another, or cpu")
 
 
 def _usage() -> str:

@@ -42,7 +42,7 @@ class MergeLora:
 
 def main(config: MergeLora) -> None:
     """Merge, show the progress, and say what became of the tensors."""
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False)
     columns = ("merging", BarColumn(), DownloadColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("", total=None)

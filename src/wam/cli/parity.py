@@ -14,6 +14,7 @@ from pathlib import Path
 
 import tyro
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Column, Table
 
 from wam.evaluate.parity.golden import CaseResult, Check
@@ -57,9 +58,9 @@ def _shown(report: ParityReport, verbose: bool) -> list[Table | str]:
     if verbose:
         lines += [_tensors(result) for result in report.results]
     lines.append(_overview(report))
-    lines += [f"{result.case}: {note}" for result in report.results for note in result.notes if verbose]
+    lines += [escape(f"{result.case}: {note}") for result in report.results for note in result.notes if verbose]
     if report.not_covered:
-        lines.append(f"[yellow]not covered: {', '.join(report.not_covered)}[/yellow]")
+        lines.append(f"[yellow]not covered: {escape(', '.join(report.not_covered))}[/yellow]")
     return lines
 
 
@@ -71,21 +72,21 @@ def _overview(report: ParityReport) -> Table:
         wrong = [check for check in result.checks if not check.ok]
         first, *rest = wrong or [result.worst]
         count = f"{len(result.checks) - len(wrong)}/{len(result.checks)}"
-        table.add_row(result.case, count, _verdict(result.ok), *_row(first), f"{result.seconds:.1f}")
+        table.add_row(escape(result.case), count, _verdict(result.ok), *_row(first), f"{result.seconds:.1f}")
         for check in rest:
             table.add_row("", "", "", *_row(check), "")
     return table
 
 
 def _tensors(result: CaseResult) -> Table:
-    table = Table("tensor", "measure", "error", "limit", "", title=result.case, title_justify="left")
+    table = Table("tensor", "measure", "error", "limit", "", title=escape(result.case), title_justify="left")
     for check in result.checks:
         table.add_row(*_row(check), _verdict(check.ok))
     return table
 
 
 def _row(check: Check) -> tuple[str, str, str, str]:
-    return check.tensor, check.measure, f"{check.error:.2g}", f"{check.limit:.2g}"
+    return escape(check.tensor), check.measure, f"{check.error:.2g}", f"{check.limit:.2g}"
 
 
 def _verdict(ok: bool) -> str:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from wam.bench.hardware import GIB, Gpu, gpu, memory_bytes
@@ -112,7 +113,7 @@ def _parts(plan: Plan) -> Table:
     """Parameters and bytes by component; only the transformer has small formats."""
     s = plan.subject
     canvas = f"canvas {s.canvas[0]}x{s.canvas[1]}, {s.frame_tokens} tokens per latent frame, memory {s.config.memory}"
-    table = Table("component", "parameters", *plan.weights, title=f"{s.name}: {canvas}", title_justify="left")
+    table = Table("component", "parameters", *plan.weights, title=escape(f"{s.name}: {canvas}"), title_justify="left")
     for name, count in plan.parameters.items():
         sizes = plan.weights if name == "transformer" else {"float32": 4 * count, "bf16": 2 * count}
         table.add_row(name, f"{count:,}", *(_gib(sizes[f]) if f in sizes else "" for f in plan.weights))

@@ -63,7 +63,7 @@ def main(config: Play) -> None:
 
     if config.rerun is not None:
         rerun_module()  # before any work: is it there?
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False)
     task = asked_for(config.task)
     # Remembering in a pass of its own costs a little time, and shows how much of it remembering takes.
     policy = load_policy(

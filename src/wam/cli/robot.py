@@ -15,7 +15,6 @@ from typing import Annotated, Union
 import numpy as np
 import tyro
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
@@ -81,7 +80,7 @@ def main(config: New | List) -> None:
 
 def new(config: New) -> None:
     """Draft, measure, write; say what was guessed. Raises ValueError for a file that is there already."""
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False)
     if config.out.exists() and not config.overwrite:
         raise ValueError(f"{config.out}: exists already; give another --out, or --overwrite")
     dataset = LeRobotDataset(config.from_dataset, revision=config.revision)
@@ -109,8 +108,8 @@ def listed(config: List) -> None:
     for column in rows[0]:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*(escape(str(value)) for value in row.values()))
-    Console().print(table, highlight=False)
+        table.add_row(*map(str, row.values()))
+    Console(markup=False).print(table, highlight=False)
 
 
 def _row(robot: Embodiment) -> dict[str, object]:
@@ -172,5 +171,5 @@ def _print_remarks(drafted: Draft, console: Console) -> None:
     table.add_column("field")
     table.add_column("why", overflow="fold")
     for name, remark in drafted.remarks.items():
-        table.add_row(escape(name), escape(remark), style="yellow" if remark.startswith("guess") else "")
+        table.add_row(name, remark, style="yellow" if remark.startswith("guess") else "")
     console.print(table, highlight=False)

@@ -128,9 +128,10 @@ def main(options: Serve) -> None:
     """Serve until Ctrl-C or SIGTERM."""
     logging.getLogger("wam").setLevel(logging.INFO)
     logging.getLogger("websockets.server").setLevel(logging.CRITICAL)  # it shows a traceback for every port scan
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False)
     if options.host not in LOOPBACK and options.token_file is None:
-        console.print(f"[yellow]{options.host}: anybody who reaches this address can move the robot; use --token-file")
+        warning = f"{options.host}: anybody who reaches this address can move the robot; use --token-file"
+        console.print(warning, style="yellow")
     server = options.server()
     console.print("loading the model ...")
 

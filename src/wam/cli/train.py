@@ -24,6 +24,7 @@ import tyro
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from wam.data.files import read_json
 from wam.train import checkpoint
 from wam.train.build import build
 from wam.train.config import TrainConfig
@@ -54,7 +55,7 @@ def main(config: TrainConfig) -> None:
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     processes = Processes(config.precision)
-    console = Console(stderr=True, quiet=not processes.main)
+    console = Console(stderr=True, markup=False, quiet=not processes.main)
     if config.stages is None:
         _run(config, processes, console, again=f"wam train --resume {config.out}")
         return
@@ -69,7 +70,7 @@ def _run(config: TrainConfig, processes: Processes, console: Console, again: str
         say = f"{config.out}: already finished; give another --out, or delete {config.out / MODEL} to train on"
         console.print(say, soft_wrap=True)
         if config.json and processes.main:
-            origin = json.loads((config.out / MODEL / ORIGIN).read_text(encoding="utf-8"))
+            origin = read_json(config.out / MODEL / ORIGIN)
             _print_json(config, origin["steps"], 60 * origin["minutes"])
         return
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())

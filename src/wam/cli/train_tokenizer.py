@@ -71,7 +71,7 @@ class TrainTokenizer:
 def main(config: TrainTokenizer) -> None:
     """Load the pictures, train, measure, save."""
     torch.set_num_threads(config.threads)
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False)
     robot = load_embodiment(config.embodiment)
     with _progress(console) as progress:
         train, held_out = _load(config, robot, progress)

@@ -41,7 +41,7 @@ class SpecMismatchError(DatasetError):
 
 
 class DatasetLockedError(DatasetError):
-    """Another process is writing this data set."""
+    """Another process is writing this data set, or this folder of results."""
 
 
 class StaleCacheError(DatasetError):

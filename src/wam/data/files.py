@@ -1,4 +1,7 @@
-"""Atomic file writes, so that a reader sees the old content or the new one, and the right to write a folder."""
+"""Atomic file writes, so that a reader sees the old content or the new one, and the right to write a folder.
+
+What is read back, or was written by hand, is named when it cannot be read.
+"""
 
 import fcntl
 import json
@@ -9,6 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import yaml
 
 from wam.data.errors import DatasetLockedError
 
@@ -47,6 +51,25 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write `content` as indented JSON, atomically. NaN is refused, since JSON has no such number."""
     text = json.dumps(content, indent=4, ensure_ascii=False, allow_nan=False)
     write_atomic(path, lambda temporary: temporary.write_text(text + "\n", encoding="utf-8"))
+
+
+def read_json(path: Path, fault: type[ValueError] = ValueError) -> dict[str, Any]:
+    """The JSON object in a file. Raises `fault`, naming the file, when there is none in it."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise fault(f"{path}: not JSON ({error}); restore it from a copy, or make it anew") from error
+    if not isinstance(content, dict):
+        raise fault(f"{path}: found a {type(content).__name__}, expected an object with fields; make it anew")
+    return content
+
+
+def read_yaml(path: Path) -> Any:
+    """What a YAML file holds. Raises ValueError naming the file, the line and the fault."""
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not YAML ({' '.join(str(error).split())}); correct the file") from error
 
 
 def write_parquet(path: Path, table: pa.Table) -> None:

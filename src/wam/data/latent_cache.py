@@ -30,7 +30,7 @@ import torch
 from torch import Tensor, nn
 
 from wam.data.errors import DatasetError, MissingFileError, NonFiniteError, StaleCacheError, TokenizerMemoryError
-from wam.data.files import FolderLock, write_json
+from wam.data.files import FolderLock, read_json, write_json
 from wam.data.lerobot_reader import LeRobotDataset, OnBroken
 from wam.encoders.video import FRAMES_PER_LATENT, StreamingEncoder, frames_to_video
 from wam.model.precision import Precision, arithmetic, compute_dtype
@@ -90,7 +90,7 @@ class LatentCache:
         path = folder / INDEX
         if not path.is_file():
             raise MissingFileError(f"{path}: no finished latent cache; run the encoding (again), it resumes")
-        index = json.loads(path.read_text(encoding="utf-8"))
+        index = read_json(path, StaleCacheError)
         anchor, group = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ARRAYS)
         expected = (index["rows"], *index["latent"])
         if anchor.shape != expected or group.shape != expected:
@@ -373,7 +373,7 @@ def _blocks(dataset: LeRobotDataset, episodes: Sequence[int], rows: int) -> Iter
 def _progress(folder: Path) -> tuple[int, dict[int, str]]:
     """How many episodes earlier calls have done with, and which of these they skipped, and why."""
     path = folder / PROGRESS
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"episodes_done": 0}
+    content: dict[str, Any] = read_json(path, StaleCacheError) if path.is_file() else {"episodes_done": 0}
     return int(content["episodes_done"]), {int(number): why for number, why in content.get("broken", {}).items()}
 
 

@@ -10,7 +10,6 @@ A kill before step 4 leaves the old data set (plus files that nobody refers to a
 it, the new one. A kill loses at most the episodes of the open group. Only one process may write at a time.
 """
 
-import json
 import logging
 import shutil
 from pathlib import Path
@@ -20,8 +19,8 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from wam.data import schema
-from wam.data.errors import NonFiniteError, SpecMismatchError
-from wam.data.files import LOCK_NAME, FolderLock, move_into_place, write_json, write_parquet
+from wam.data.errors import DatasetError, NonFiniteError, SpecMismatchError
+from wam.data.files import LOCK_NAME, FolderLock, move_into_place, read_json, write_json, write_parquet
 from wam.data.schema import BOOKKEEPING, DatasetSpec, EpisodeData, Extra, Feature, group_path, image_key
 from wam.data.stats import FeatureStats, column_stats, image_stats, merge_stats
 from wam.data.tables import (
@@ -46,7 +45,7 @@ class LeRobotWriter:
 
     Args:
         root: folder of the data set; created if missing.
-        spec: declaration; an existing data set must have the same.
+        spec: declaration; an existing data set must have the same, unless nothing was recorded yet.
         episodes_per_file: episodes in one group of files (also: what a kill can lose at most).
 
     Raises:
@@ -139,11 +138,11 @@ class LeRobotWriter:
         """Read what is committed, drop what is not."""
         shutil.rmtree(self._partial, ignore_errors=True)
         info_path = self.root / schema.INFO_PATH
-        if info_path.is_file():
-            info = json.loads(info_path.read_text(encoding="utf-8"))
+        info = read_json(info_path, DatasetError) if info_path.is_file() else None
+        if info is not None and (info.get("total_episodes") != 0 or self._has_recordings()):
             _check_same_declaration(info_path, info, self._info())
             self._resume(info)
-        elif any(path.name != LOCK_NAME for path in self.root.iterdir()):
+        elif info is None and any(path.name != LOCK_NAME for path in self.root.iterdir()):
             raise SpecMismatchError(
                 f"{self.root}: not empty and without {schema.INFO_PATH}, so it is no LeRobot v3.0 data set; "
                 "choose another folder, or empty this one"
@@ -173,6 +172,10 @@ class LeRobotWriter:
         self._tasks = {task: number for task, number in tasks.items() if number < int(info["total_tasks"])}
         self._extra_types = {key: type(value) for key, value in rows[-1].items() if schema.is_extra(key)}
         logger.info("%s: resuming after %d episodes", self.root, self._episodes_committed)
+
+    def _has_recordings(self) -> bool:
+        """Whether there are rows or pictures, though perhaps of no finished group."""
+        return any(path.is_file() for name in ("data", "videos") for path in (self.root / name).rglob("*"))
 
     def _remove_uncommitted(self) -> None:
         """Delete files of groups that never became part of the data set."""

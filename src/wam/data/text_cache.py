@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from wam.data.errors import StaleCacheError
+from wam.encoders.folders import readable
 from wam.encoders.text import TextEncoder
 
 STEP = 32
@@ -102,7 +103,7 @@ def _padded(features: Tensor, text_len: int) -> Tensor:
 
 def _read(file: Path) -> tuple[dict[str, Tensor], int, int]:
     """(prompt -> features, text_len, text_dim)."""
-    with safe_open(file, framework="pt") as stored:
+    with readable(file), safe_open(file, framework="pt") as stored:
         label = stored.metadata() or {}
         if not {"text_len", "text_dim", "encoder"} <= label.keys():
             raise StaleCacheError(f"{file}: metadata is {label}, so this is no text cache; remove it, encode again")

@@ -1,8 +1,21 @@
-"""Folders of weights in the layout of transformers, checked before transformers opens them."""
+"""Weights on disk: folders in the layout of transformers, checked before it opens them, and files that are damaged."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from safetensors import SafetensorError
+
+
+@contextmanager
+def readable(file: Path) -> Iterator[None]:
+    """Raises ValueError naming the safetensors file that is read inside when it is cut off, or something else."""
+    try:
+        yield
+    except SafetensorError as error:
+        raise ValueError(f"{file}: cannot be read ({error}); copy it again, or remove it and make it anew") from error
 
 
 def check_folder(folder: Path, what: str) -> Path:

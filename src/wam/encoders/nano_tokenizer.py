@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from wam.encoders import video as contract
+from wam.encoders.folders import readable
 
 PATCH = 4  # pixels per cell of the finer grid
 SPATIAL_FACTOR = 8
@@ -324,7 +325,8 @@ class NanoTokenizer(nn.Module):
         """
         folder = _local_folder(source)
         tokenizer = cls(_read_config(folder / CONFIG_FILE))
-        tokenizer.load_state_dict(load_file(folder / WEIGHTS_FILE))
+        with readable(folder / WEIGHTS_FILE):
+            tokenizer.load_state_dict(load_file(folder / WEIGHTS_FILE))
         return tokenizer.requires_grad_(False).eval()
 
 
@@ -352,7 +354,10 @@ def _local_folder(source: str | Path) -> Path:
 
 
 def _read_config(file: Path) -> NanoTokenizerConfig:
-    settings = json.loads(file.read_text())
+    try:
+        settings = json.loads(file.read_text())
+    except ValueError as error:
+        raise ValueError(f"{file}: not JSON ({error}); copy it again, or train the tokenizer again") from error
     if settings.pop("model_type", None) != MODEL_TYPE:
         raise ValueError(f"{file}: field model_type is not {MODEL_TYPE!r}; this folder holds another kind of model")
     known = {field.name for field in dataclasses.fields(NanoTokenizerConfig)}

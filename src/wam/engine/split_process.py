@@ -18,6 +18,7 @@ import torch.multiprocessing as mp
 from torch.distributed import Store, TCPStore  # type: ignore[attr-defined]
 
 from wam.checkpoints.model_folder import load_model
+from wam.data.interrupts import deaf_to_interrupts
 from wam.engine.quantize import Weights, quantize
 from wam.engine.split import FOLLOWER, LEADER, Follower, Group, Partner, PartnerLost, Wire
 
@@ -57,7 +58,8 @@ def start_partner(
     store = TCPStore("127.0.0.1", 0, 2, is_master=True, timeout=timedelta(seconds=START), wait_for_workers=False)
     arguments = (str(folder), f"127.0.0.1:{store.port}", device, weights, joint, torch.get_num_threads(), timeout)
     process = mp.get_context("spawn").Process(target=follow, args=arguments, daemon=True, name="wam-split-guidance")
-    process.start()
+    with deaf_to_interrupts():
+        process.start()
     try:
         store.wait(["follower is ready"], timedelta(seconds=START))
         wire = meet(store, LEADER, torch.device("cuda:0" if device.startswith("cuda") else "cpu"), timeout)

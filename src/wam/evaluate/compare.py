@@ -92,7 +92,7 @@ def compare_folders(roots: Sequence[Path]) -> list[Comparison]:
 def compare(a: Sequence[EpisodeRecord], b: Sequence[EpisodeRecord], name_a: str, name_b: str) -> Comparison:
     """Compare two lists of episodes on those that both have. Raises ResultFolderError when there are none."""
     of_a, of_b = ({record.key: record.success for record in records} for records in (a, b))
-    common = [record.key for record in a if record.key in of_b]
+    common = [key for key in of_a if key in of_b]
     if not common:
         raise ResultFolderError(
             f"{name_a} and {name_b} have no episode (task and seed) in common; evaluate the same split"

@@ -20,9 +20,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import yaml
 from PIL import Image as PillowImage
 
+from wam.data.files import read_yaml
 from wam.robot.embodiment import Embodiment
 from wam.robot.observation import Image, Observation
 
@@ -102,7 +102,7 @@ class RemoteKeys:
 
 def read_keys(path: Path) -> RemoteKeys:
     """Raises ValueError naming an unknown field, or one of another form than expected."""
-    fields = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    fields = read_yaml(path)
     known = {f.name for f in dataclasses.fields(RemoteKeys)}
     if not isinstance(fields, dict):
         raise ValueError(f"{path}: found {type(fields).__name__}, expected fields such as 'images' and 'state'")

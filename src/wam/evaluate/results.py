@@ -1,6 +1,7 @@
 """A result folder: `config.json` says what was asked, `episodes.jsonl` has one line per finished episode.
 
 The folder is the resumable state of an evaluation and the input of every table, so nothing is kept elsewhere.
+`summary.json`, written at the end, repeats what was asked: published folders may do without `config.json`.
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from wam.data.files import write_atomic, write_json
+from wam.data.files import read_json, write_atomic, write_json
 from wam.evaluate.rollout import EpisodeResult
 
 logger = logging.getLogger(__name__)
 
-CONFIG, EPISODES = "config.json", "episodes.jsonl"
+CONFIG, EPISODES, SUMMARY = "config.json", "episodes.jsonl", "summary.json"
 
 
 class ResultFolderError(ValueError):
@@ -86,40 +87,47 @@ class ResultFolder:
 
     @classmethod
     def open(cls, root: Path, config: Mapping[str, Any]) -> ResultFolder:
-        """Start a new evaluation or go on with the same one.
+        """Start a new evaluation or go on with the same one; where nothing is finished yet, any may start.
 
-        Raises ResultFolderError, naming the field, when the folder holds an evaluation with another configuration.
+        Raises ResultFolderError, naming the fields, when episodes of another configuration are in the folder.
         """
         folder = cls(root)
         wanted = json.loads(json.dumps(config))  # tuples become lists, as they do on disk
-        if (folder.root / CONFIG).exists():
-            _demand_same(folder.config(), wanted, folder.root)
-            folder._drop_torn_line()
-        elif (folder.root / EPISODES).exists():
+        if (folder.root / EPISODES).exists() and not (folder.root / CONFIG).exists():
             raise ResultFolderError(f"{folder.root}: has {EPISODES} but no {CONFIG}; choose an empty folder")
+        folder._drop_torn_line()
+        if folder.episodes():
+            _demand_same(folder.config(), wanted, folder.root)
         else:
             write_json(folder.root / CONFIG, wanted)
         return folder
 
     def config(self) -> dict[str, Any]:
-        path = self.root / CONFIG
-        if not path.exists():
-            raise ResultFolderError(f"{path}: not found; give a folder written by `wam eval`")
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+        """What was asked. Raises ResultFolderError when neither `config.json` nor `summary.json` says it."""
+        if (self.root / CONFIG).exists():
+            return read_json(self.root / CONFIG, ResultFolderError)
+        summary = self.root / SUMMARY
+        asked = read_json(summary, ResultFolderError).get("config") if summary.exists() else None
+        if not isinstance(asked, dict):
+            raise ResultFolderError(
+                f"{self.root}: no {CONFIG}, and no {SUMMARY} with field 'config'; give a folder written by `wam eval`"
+            )
+        return asked
 
     def episodes(self) -> list[EpisodeRecord]:
-        """All finished episodes, in the order of completion."""
+        """All finished episodes, in the order of completion; of several lines for one episode the first counts."""
         path = self.root / EPISODES
         if not path.exists():
             return []
-        records = []
+        records: dict[tuple[str, int], EpisodeRecord] = {}
         for number, line in enumerate(_whole_lines(path), start=1):
             try:
                 fields = json.loads(line)
             except json.JSONDecodeError as error:
                 raise ResultFolderError(f"{path}, line {number}: not JSON ({error}); remove the line") from error
-            records.append(EpisodeRecord.from_dict(fields, f"{path}, line {number}"))
-        return records
+            record = EpisodeRecord.from_dict(fields, f"{path}, line {number}")
+            records.setdefault(record.key, record)
+        return list(records.values())
 
     def append(self, record: EpisodeRecord) -> None:
         """Add one line in a single write and flush it to disk: a crash leaves whole lines, and at most one torn end."""
@@ -144,15 +152,25 @@ def _whole_lines(path: Path) -> list[str]:
     return path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]
 
 
+def differences(found: Mapping[str, Any], wanted: Mapping[str, Any], within: str = "") -> dict[str, tuple[Any, Any]]:
+    """Entries that are not alike in two configurations, those of mappings in them by dotted names: (found, wanted)."""
+    changed: dict[str, tuple[Any, Any]] = {}
+    for name in sorted({*found, *wanted}):
+        before, now = found.get(name), wanted.get(name)
+        if isinstance(before, Mapping) and isinstance(now, Mapping):
+            changed |= differences(before, now, f"{within}{name}.")
+        elif before != now:
+            changed[f"{within}{name}"] = before, now
+    return changed
+
+
 def _demand_same(found: Mapping[str, Any], wanted: Mapping[str, Any], root: Path) -> None:
     """Where weights lie does not matter: their fingerprint stands beside it."""
-    names = {*found, *wanted}
-    if "fingerprint" in names:
-        names.discard("checkpoint")
-    changed = sorted(name for name in names if found.get(name) != wanted.get(name))
+    changed = differences(found, wanted)
+    if "fingerprint" in {*found, *wanted}:
+        changed.pop("checkpoint", None)
     if changed:
-        name = changed[0]
+        said = "; ".join(f"field {name!r} is {old!r}, but this run has {new!r}" for name, (old, new) in changed.items())
         raise ResultFolderError(
-            f"{root / CONFIG}: field {name!r} is {found.get(name)!r}, but this run has {wanted.get(name)!r} "
-            f"(changed fields: {changed}); choose another --out, or repeat the command that started this folder"
+            f"{root / CONFIG}: {said}; choose another --out, or repeat the command that started this folder"
         )

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wam.data.files import write_atomic
+from wam.data.files import FolderLock, write_atomic
 from wam.evaluate.provenance import commit
 from wam.evaluate.rerun_log import recording_path, write_recording
 from wam.evaluate.results import EpisodeRecord, ResultFolder
@@ -82,23 +82,25 @@ def run_episodes(
 
     config: whatever decides the outcome, ready for JSON; the folder `out` refuses to mix two configurations.
     on_episode: told about every episode as it ends (and first about those already on disk).
-    Raises WorkerError, naming the episode, when one fails to run; ResultFolderError for another evaluation's folder.
+    Raises WorkerError, naming the episode, when one fails to run; ResultFolderError for another evaluation's folder,
+    DatasetLockedError for one that another process is writing.
     """
-    folder = ResultFolder.open(out, config)
-    done = {record.key: record for record in folder.episodes()}
-    planned = {(episode.task, episode.seed) for episode in episodes}
-    for record in done.values():
-        if record.key in planned:
+    with FolderLock(out):
+        folder = ResultFolder.open(out, config)
+        done = {record.key: record for record in folder.episodes()}
+        planned = {(episode.task, episode.seed) for episode in episodes}
+        for record in done.values():
+            if record.key in planned:
+                on_episode(record)
+        cutter = _Cutter(folder, films, setup.embodiment, done.values(), episodes)
+        version = commit()
+        waiting = (episode for episode in episodes if (episode.task, episode.seed) not in done)
+        for _, result in run_jobs(setup, cutter.jobs(waiting), workers):
+            record = EpisodeRecord.of(result, version, cutter.cut(result))
+            folder.append(record)
+            done[record.key] = record
             on_episode(record)
-    cutter = _Cutter(folder, films, setup.embodiment, done.values(), episodes)
-    version = commit()
-    waiting = (episode for episode in episodes if (episode.task, episode.seed) not in done)
-    for _, result in run_jobs(setup, cutter.jobs(waiting), workers):
-        record = EpisodeRecord.of(result, version, cutter.cut(result))
-        folder.append(record)
-        done[record.key] = record
-        on_episode(record)
-    return [done[episode.task, episode.seed] for episode in episodes]
+        return [done[episode.task, episode.seed] for episode in episodes]
 
 
 class EpisodeWorker:

@@ -24,10 +24,10 @@ from wam.robot.canvas import split
 from wam.robot.embodiment import Embodiment
 from wam.robot.observation import Image, Observation
 from wam.robot.units import Units
+from wam.sim.worlds import repeat_of
 
 Looks = tuple[Observation, ...]
 Numbers = npt.NDArray[np.float32]
-TASK_INDEX = "task_index"
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Moment:
     def within(self, rows: int, robot: Embodiment, where: str) -> Moment:
         """With the number of chunks that are there. Raises ValueError if there are fewer than asked for."""
         there = (rows - 1 - self.row) // robot.actions_per_chunk
-        if self.row < 0 or there < max(1, self.chunks):
+        if min(self.row, self.chunks) < 0 or there < max(1, self.chunks):
             wanted = f"{self.chunks or 1} chunks of {robot.actions_per_chunk} rows"
             raise ValueError(f"{where}: row {self.row} and {wanted} after it asked for, there are rows 0 to {rows - 1}")
         return Moment(self.row, self.chunks or there)
@@ -132,7 +132,14 @@ def from_film(path: Path, moment: Moment, robot: Embodiment, sentence: str = "")
 def from_metaworld(
     task: str, seed: int, moment: Moment, robot: Embodiment, actions: Numbers | None = None, sentence: str | None = None
 ) -> Scene:
-    """A moment in an episode of the scripted expert, who goes on after it unless `actions` (C, N, A) are executed."""
+    """A moment in an episode of the scripted expert, who goes on after it unless `actions` (C, N, A) are executed.
+
+    Raises ValueError for a moment that reaches beyond the episode: nothing moves any more after it.
+    """
+    from wam.sim.metaworld import ENV_HZ, MAX_ENV_STEPS  # the `sim` extra
+
+    rows = MAX_ENV_STEPS // repeat_of(robot, ENV_HZ) + 1
+    moment = moment.within(rows, robot, f"Meta-World {task}, seed {seed}")
     env = MetaWorldSource(embodiment=robot)(task)
     past, future = moment.looks(robot)
     wanted = {row for looks in (*past, *future) for row in looks}
@@ -197,8 +204,8 @@ def _vectors(dataset: LeRobotDataset, episode: int, robot: Embodiment, action: s
 
 def _sentence(dataset: LeRobotDataset, episode: int, row: int) -> str:
     """What was asked for at a row; nothing where nobody said it."""
-    if TASK_INDEX in dataset.meta.features and dataset.meta.tasks:
-        return dataset.meta.tasks[int(dataset.columns(episode, [TASK_INDEX])[TASK_INDEX][row])]
+    if TASK in dataset.meta.features and dataset.meta.tasks:
+        return dataset.meta.tasks[int(dataset.columns(episode, [TASK])[TASK][row])]
     return ""
 
 

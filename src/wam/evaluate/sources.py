@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+from wam.data.files import read_json
 from wam.engine.policy import Policy
 from wam.evaluate.baselines import ConstantHold, Expert, ExpertEnvironment, standing
 from wam.evaluate.rollout import Environment
@@ -43,18 +43,13 @@ class MetaWorldSource:
         from wam.sim.metaworld import ENV_HZ, MetaWorldEnv  # the `sim` extra; only workers need it
         from wam.sim.positions import TARGET, Positioned
         from wam.sim.tasks import TASKS
+        from wam.sim.worlds import repeat_of
 
-        repeat = ENV_HZ / self.embodiment.control_hz
-        if repeat != round(repeat) or repeat < 1:
-            raise ValueError(
-                f"embodiment {self.embodiment.name!r}: field 'control_hz' is {self.embodiment.control_hz:g}, but "
-                f"Meta-World steps at {ENV_HZ:g} Hz; choose a divisor of it"
-            )
         moved = MetaWorldEnv(
             task,
             cameras=self.embodiment.cameras,
             image_size=self.embodiment.view_height,
-            action_repeat=round(repeat),
+            action_repeat=repeat_of(self.embodiment, ENV_HZ),
             look=self.look,
         )
         env = Positioned(moved) if self.embodiment.action_names == TARGET else moved
@@ -92,7 +87,7 @@ def trained_tasks(checkpoint: Path | str) -> tuple[str, ...] | None:
     from wam.sim.tasks import GROUPS, TASKS, expand
 
     path = resolve(checkpoint) / "training.json"
-    names = json.loads(path.read_text(encoding="utf-8")).get("tasks") or [] if path.exists() else []
+    names = read_json(path).get("tasks") or [] if path.exists() else []
     return expand([name for name in names if name in GROUPS or name in TASKS]) or None
 
 
@@ -170,7 +165,7 @@ class PolicySource:
         path = folder / "config.json"
         if not path.exists():
             raise FileNotFoundError(f"{path}: no checkpoint there; give the folder that `wam train` wrote")
-        fields, wanted = json.loads(path.read_text(encoding="utf-8")), self.options.get("robot")
+        fields, wanted = read_json(path), self.options.get("robot")
         if not fields.get("embodiments"):
             raise ValueError(f"{path}: field 'embodiments' is missing; give the folder that `wam train` wrote")
         found = [Embodiment.from_dict(robot, f"{path}: embodiments") for robot in fields["embodiments"]]

@@ -15,7 +15,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 from scipy.stats import binomtest, norm
 
 
@@ -83,25 +82,6 @@ def mean(estimates: Sequence[Estimate]) -> Estimate:
     below = math.sqrt(sum((e.value - e.low) ** 2 for e in estimates)) / count
     above = math.sqrt(sum((e.high - e.value) ** 2 for e in estimates)) / count
     return Estimate(value, value - below, value + above)
-
-
-def bootstrap_mean(
-    outcomes: Sequence[Sequence[float]], *, confidence: float = 0.95, samples: int = 10_000, seed: int = 0
-) -> Estimate:
-    """The mean over tasks with a percentile bootstrap over the episodes within each task.
-
-    outcomes: one sequence per task, one number per episode (0/1 success, or a paired difference -1/0/1, or progress).
-    A cross-check of `mean`, and the right tool for outcomes that are not 0/1. Raises ValueError for an empty task.
-    """
-    if not outcomes or any(len(task) == 0 for task in outcomes):
-        raise ValueError("a bootstrap needs at least one task and one episode in every task")
-    generator = np.random.default_rng(seed)
-    total = np.zeros(samples)
-    for task in outcomes:
-        values = np.asarray(task, dtype=np.float64)
-        total += values[generator.integers(0, len(values), size=(samples, len(values)))].mean(axis=1)
-    low, high = np.quantile(total / len(outcomes), [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Estimate(float(np.mean([np.mean(task) for task in outcomes])), float(low), float(high))
 
 
 def paired_difference(a: Sequence[bool], b: Sequence[bool], confidence: float = 0.95) -> PairedDifference:

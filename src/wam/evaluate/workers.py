@@ -7,7 +7,6 @@ are spawned, not forked: simulators and torch both keep threads and graphics con
 from __future__ import annotations
 
 import multiprocessing
-import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator
@@ -18,11 +17,15 @@ from multiprocessing.context import SpawnContext
 from multiprocessing.process import BaseProcess
 from typing import Any, Generic, Protocol, TypeVar
 
+from wam.data.interrupts import deaf_to_interrupts
+
 Job = TypeVar("Job")
 Answer = TypeVar("Answer")
 JobIn = TypeVar("JobIn", contravariant=True)
 AnswerOut = TypeVar("AnswerOut", covariant=True)
 
+PLAIN = (ValueError, OSError, ImportError)
+"""Errors whose message says all that a user needs, as `wam.cli.main` has it."""
 _PATIENCE = 10.0  # seconds that a worker gets to close its environments
 
 
@@ -47,7 +50,8 @@ def run_jobs(
     """Yield (job, answer) in the order of completion.
 
     make_worker: picklable; called once in every process. describe: names a job in error messages.
-    Raises WorkerError, naming the job, when it raises or when its process dies; the other processes are ended.
+    Raises WorkerError, naming the job, when it raises or when its process dies; the other processes are ended. What
+    went wrong is told by the message of a plain error, and by the trace of any other.
     """
     if workers < 1:
         raise ValueError(f"at least one worker process is needed; found workers={workers}")
@@ -70,10 +74,15 @@ def run_jobs(
 
 @dataclass
 class _Failure:
-    """What a worker sends instead of an answer."""
+    """What a worker sends instead of an answer. why: a message, or the trace of an error that nobody foresaw."""
 
     while_loading: bool
-    trace: str
+    why: str
+
+    @classmethod
+    def of(cls, error: Exception, while_loading: bool) -> _Failure:
+        trace = f"in the worker process:\n{traceback.format_exc()}"
+        return cls(while_loading, str(error) if isinstance(error, PLAIN) else trace)
 
 
 _NOTHING: Any = object()
@@ -100,7 +109,8 @@ class _Member(Generic[Job]):
     def start(cls, context: SpawnContext, make_worker: Callable[[], Worker[Job, Answer]], job: Job) -> _Member[Job]:
         ours, theirs = context.Pipe()
         process = context.Process(target=_serve, args=(make_worker, theirs), daemon=True)
-        process.start()
+        with deaf_to_interrupts():
+            process.start()
         theirs.close()  # so that a dead worker reads as the end of the pipe
         member = cls(process, ours, job)
         member.give(job)
@@ -124,7 +134,7 @@ class _Member(Generic[Job]):
             ) from None
         if isinstance(answer, _Failure):
             what = "the worker could not be set up" if answer.while_loading else f"{describe(self.job)} failed"
-            raise WorkerError(f"{what}; in the worker process:\n{answer.trace}")
+            raise WorkerError(f"{what}: {answer.why}")
         return self.job, answer
 
     def stop(self) -> None:
@@ -142,7 +152,6 @@ class _Member(Generic[Job]):
 
 def _serve(make_worker: Callable[[], Worker[Any, Any]], pipe: Connection) -> None:
     """The life of a worker process: build, answer jobs until told to stop, close."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the employer's business
     worker: Worker[Any, Any] | None = None
     try:
         worker = make_worker()
@@ -151,8 +160,8 @@ def _serve(make_worker: Callable[[], Worker[Any, Any]], pipe: Connection) -> Non
             _tell(pipe, worker.run(job))
     except EOFError:
         pass  # the employer is gone
-    except Exception:
-        _tell(pipe, _Failure(while_loading=worker is None, trace=traceback.format_exc()))
+    except Exception as error:
+        _tell(pipe, _Failure.of(error, while_loading=worker is None))
     finally:
         if worker is not None:
             worker.close()

@@ -9,16 +9,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import multiprocessing
-import signal
 import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing import resource_tracker
 from multiprocessing.process import BaseProcess
 from typing import Any
 
+from wam.data.interrupts import deaf_to_interrupts
 from wam.serve import link
 from wam.serve.backends import Source
 from wam.serve.errors import ServeError, bad_request
@@ -191,7 +190,8 @@ class Supervisor:
         context = multiprocessing.get_context("spawn")
         self._process = context.Process(target=work, args=(theirs, self._source, self._batch), name="wam-serve-worker")
         began = time.monotonic()
-        _start_deaf(self._process)  # some ms; in a thread, the server could be told to end before it is done
+        with deaf_to_interrupts(ENDING):  # some ms; in a thread, the server could be told to end before it is done
+            self._process.start()
         theirs.close()
         ours.setblocking(False)
         reader, self._writer = await asyncio.open_connection(sock=ours)
@@ -254,16 +254,6 @@ class Supervisor:
         self._not_ready()
         if self._process is not None and self._process.is_alive():
             self._process.kill()
-
-
-def _start_deaf(process: BaseProcess) -> None:
-    """Start a process that signals to all processes do not reach: until it can ignore them, it imports for seconds."""
-    resource_tracker.ensure_running()  # or it would be started in between, and let the signals through again
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)  # a new process inherits it
-    try:
-        process.start()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def lost(why: str) -> ServeError:

@@ -29,7 +29,8 @@ def work(link: socket.socket, source: Source, batch: int) -> None:
     """The life of the process. It ends when the server does, however that ends."""
     for number in ENDING:
         signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)  # blocked so far, which processes of ours would inherit
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)  # blocked so far, which processes of ours would inherit
     server = WorkerEnd(link)
     try:
         backend = source.open()

@@ -60,7 +60,7 @@ def demonstrate(
     """Record episode number `index` of this task; the result depends on nothing but the arguments.
 
     leader: what leads the arm astray.  disturbance: scale of the noise levels; 0 shows the expert undisturbed.
-    Raises ExpertFailed and IndexError as `first_success`.
+    Raises ExpertFailed and another ValueError as `first_success`.
     """
     rng = np.random.default_rng([seed, index, *env.task.encode()])
     levels = [disturbance * level for level in noise_levels(env.task)]

@@ -19,7 +19,7 @@ from wam.robot.observation import Image
 SUPERSAMPLE = 2
 
 
-class RenderingUnavailable(RuntimeError):
+class RenderingUnavailable(OSError):
     """No OpenGL implementation that can draw without a screen."""
 
 

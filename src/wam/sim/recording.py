@@ -51,7 +51,7 @@ class Demonstrator(Protocol):
     def expert_action(self) -> Action: ...
 
 
-class ExpertFailed(RuntimeError):
+class ExpertFailed(ValueError):
     """The expert solved none of the variations that stand for one episode."""
 
 
@@ -119,12 +119,12 @@ def first_success(
     play: records one roll-out of (seed, noise level), level 0 being undisturbed; `level` is the first to try. A failed
     roll-out is repeated on the same variation with the next weaker noise: dropping the variation itself would bias the
     data towards easy ones. Only if the undisturbed expert fails too does another variation take its place, a tenth of
-    the split further on. Raises ExpertFailed after 10 variations, IndexError if the split is not that large.
+    the split further on. Raises ExpertFailed after 10 variations, ValueError if the split is not that large.
     """
     variations = SPLITS[split]
     stride = len(variations) // MAX_VARIATIONS_TRIED
     if not 0 <= index < stride:
-        raise IndexError(f"episode {index} of split {split!r}: it has room for {stride} episodes per task")
+        raise ValueError(f"episode {index} of split {split!r} asked for, it has 0 to {stride - 1} of every task")
     dropped = 0
     for attempt in range(MAX_VARIATIONS_TRIED):
         variation = variations.seed(index + attempt * stride)

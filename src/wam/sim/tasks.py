@@ -112,9 +112,9 @@ class Split:
         return self.end - self.first
 
     def seed(self, index: int) -> int:
-        """The seed of variation number `index`; IndexError beyond the split."""
+        """The seed of initial state number `index`. Raises ValueError naming the split and what it has."""
         if not 0 <= index < len(self):
-            raise IndexError(f"variation {index} is outside split {self.name!r}, which has {len(self)}")
+            raise ValueError(f"initial state {index} asked for, split {self.name!r} has 0 to {len(self) - 1}")
         return self.first + index
 
 

@@ -61,6 +61,22 @@ class View:
     row_hz: float | None = None
 
 
+def whole_repeat(hz: float, repeat: float, said: str) -> int:
+    """Simulator steps per row, if rows per second are a whole number, as data sets count them; else ValueError.
+
+    hz: simulator steps per second.  said: what asks for `repeat`, such as "--action-repeat is 3".
+    """
+    if repeat < 1 or repeat != round(repeat) or hz % repeat:
+        raise ValueError(f"{said}, but the simulator steps at {hz:g} Hz; choose a divisor of it")
+    return round(repeat)
+
+
+def repeat_of(robot: Embodiment, hz: float) -> int:
+    """Simulator steps per row of a robot. Raises ValueError when its rate does not divide the simulator's, `hz`."""
+    said = f"embodiment {robot.name!r}: field 'control_hz' is {robot.control_hz:g}"
+    return whole_repeat(hz, hz / robot.control_hz, said)
+
+
 WorldName = Literal["metaworld", "robosuite", "libero"]
 
 

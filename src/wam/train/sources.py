@@ -22,9 +22,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
-import yaml
-
 from wam.data.errors import DatasetError
+from wam.data.files import read_yaml
 from wam.data.filters import DatasetFilter
 from wam.data.instructions import TASK
 from wam.data.latent_cache import LatentCache, encode_dataset
@@ -74,7 +73,7 @@ def read_entries(config: TrainConfig) -> list[DataEntry]:
     """Raises ValueError naming the file and the field that is unknown or missing."""
     if config.data.suffix not in {".yaml", ".yml"}:
         return [DataEntry(config.data, config.embodiment, config.revision)]
-    listed = yaml.safe_load(config.data.read_text())
+    listed = read_yaml(config.data)
     if not isinstance(listed, list) or not listed:
         raise ValueError(f"{config.data}: expected a list of data sets, found {type(listed).__name__}")
     return [_entry(fields, f"{config.data}: entry {place}") for place, fields in enumerate(listed)]

@@ -22,8 +22,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar, get_type_hints
 
-import yaml
-
+from wam.data.files import read_yaml
 from wam.train.config import TrainConfig
 from wam.train.fields import typed
 from wam.train.trainer import MODEL
@@ -47,7 +46,7 @@ def read_stages(config: TrainConfig) -> list[Stage]:
     Raises ValueError naming the file, the stage and the field that is unknown, missing or of another type.
     """
     assert config.stages is not None
-    listed = yaml.safe_load(config.stages.read_text(encoding="utf-8"))
+    listed = read_yaml(config.stages)
     if not isinstance(listed, list) or not listed or not all(isinstance(fields, dict) for fields in listed):
         raise ValueError(f"{config.stages}: expected a list of stages, each with a name and options")
     stages: list[Stage] = []

@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from wam.data.files import write_atomic
+from wam.encoders.folders import readable
 from wam.encoders.nano_tokenizer import NanoTokenizer, NanoTokenizerConfig
 from wam.encoders.video import FRAMES_PER_LATENT, frames_to_video
 from wam.model.precision import Precision, arithmetic, compute_dtype
@@ -277,7 +278,7 @@ class TokenizerTrainer:
         path = self.out / CHECKPOINT_FILE
         if not path.is_file():
             return False
-        with safe_open(path, framework="pt") as file:
+        with readable(path), safe_open(path, framework="pt") as file:
             meta = file.metadata()
             ours = json.loads(json.dumps(asdict(self.tokenizer.config)))
             if json.loads(meta["model"]) != ours:

@@ -29,7 +29,7 @@ _NAMED = re.compile(r"([A-Z][A-Za-z]{2,30}): (.*)", re.DOTALL)
 _SERVER_ERRORS = frozenset({"BadFrame", "BadRequest", "Busy", "SessionLost", "Unavailable", "Unauthorized", "Internal"})
 
 
-class PolicyError(RuntimeError):
+class PolicyError(ValueError):
     """The server says why there are no actions. name: such as "BadRequest"; "ServerError" where it gives none."""
 
     def __init__(self, name: str, message: str) -> None:

@@ -18,6 +18,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from wam.encoders.folders import readable
+
 Measure = Literal["relative", "absolute", "exact", "share", "quantile"]
 NARROW = (torch.float8_e4m3fn, torch.float8_e5m2, torch.bfloat16, torch.float16)
 
@@ -115,7 +117,9 @@ class GoldenCase:
         path = self.folder / file
         if not path.is_file():
             raise ValueError(f"{path}: not found; case {self.name!r} needs it")
-        return {name: x.float() if x.dtype in NARROW else x for name, x in load_file(path).items()}
+        with readable(path):
+            tensors = load_file(path)
+        return {name: x.float() if x.dtype in NARROW else x for name, x in tensors.items()}
 
 
 def golden_cases(folder: Path) -> list[GoldenCase]:
