@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from tests.evaluate.point_robot import PointEnv
+from wam.checkpoints.model_folder import SHIPPED
 from wam.cli.eval import Eval
 from wam.evaluate.baselines import standing
 from wam.evaluate.sources import ArmsSource, MetaWorldSource, PolicySource, trained_tasks
@@ -73,3 +74,11 @@ def test_a_model_of_another_robot_is_refused_by_name() -> None:
     pytest.importorskip("robosuite", reason="pip install 'wam[arms]'")
     with pytest.raises(ValueError, match="'robosuite-two-arms': state_dim is 18, but task 'Lift' is .* with 9"):
         ArmsSource("robosuite", TWO_ARMS)("Lift")
+
+
+def test_options_that_came_later_are_named_where_they_say_something() -> None:
+    """Else evaluations that were begun before them could not go on."""
+    plain = PolicySource("wam", SHIPPED / "nano-metaworld", {"steps": 1, "shift": 1.0, "device": "cpu"})
+    assert plain.describe()["options"] == {"steps": 1}
+    told = {"shift": 5.0, "device": "cuda"}
+    assert replace(plain, options=told).describe()["options"] == told

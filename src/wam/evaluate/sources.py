@@ -114,6 +114,10 @@ class Reworded:
         return replace(self._env.observe(), instruction=self._sentence)
 
 
+NEWER: Mapping[str, Any] = {"shift": 1.0, "device": "cpu"}
+"""Options of a loop that folders of results from before them do not name, and what they are when left out."""
+
+
 @dataclass(frozen=True)
 class PolicySource:
     """Which policy to load.
@@ -176,7 +180,8 @@ class PolicySource:
 
     def describe(self) -> dict[str, Any]:
         """What a result folder remembers of the policy, ready for JSON."""
-        described: dict[str, Any] = {"policy": self.kind, "options": dict(self.options)}
+        options = {name: value for name, value in self.options.items() if NEWER.get(name) != value}
+        described: dict[str, Any] = {"policy": self.kind, "options": options}
         if (folder := self.folder()) is not None:
             described |= {"checkpoint": str(self.checkpoint), "fingerprint": fingerprint(folder)}
         return described
