@@ -18,6 +18,7 @@ from wam.data.errors import (
     MissingFileError,
     NonFiniteError,
     RowCountError,
+    SpecMismatchError,
     TruncatedVideoError,
     UnsupportedVersionError,
 )
@@ -165,6 +166,21 @@ def test_missing_table(root: Path, name: str) -> None:
 def test_missing_table_of_episodes(root: Path) -> None:
     (root / EPISODES).unlink()
     with pytest.raises(RowCountError, match=r"info.json promises episodes 0 to 6"):
+        LeRobotDataset(root)
+
+
+def test_a_column_of_another_type_in_one_file(root: Path) -> None:
+    """As pandas writes whole numbers where one is missing."""
+    edit_table(root / EPISODES, lambda t: t.set_column(t.column_names.index("seed"), "seed", pa.array([0.5] * 3)))
+    with pytest.raises(SpecMismatchError, match=r"meta/episodes: a column has another type in another file \(.*seed"):
+        LeRobotDataset(root)
+
+
+@pytest.mark.parametrize("name", ["task", "task_index"])
+def test_tasks_that_are_lists(root: Path, name: str) -> None:
+    path = root / "meta/tasks.parquet"
+    edit_table(path, lambda t: t.set_column(t.column_names.index(name), name, pa.array([["a"]] * t.num_rows)))
+    with pytest.raises(MissingColumnError, match="tasks.parquet: column 'task' or 'task_index' holds lists"):
         LeRobotDataset(root)
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -211,6 +213,19 @@ def _without_rows(row: dict[str, Any]) -> dict[str, Any]:
     ends = {name: row[name.replace("from_timestamp", "to_timestamp")] for name in row if "from_timestamp" in name}
     places = {"dataset_from_index": row["dataset_to_index"], "dataset_to_index": row["dataset_to_index"]}
     return {**row, **ends, **places, "episode_index": EPISODES, "length": 0}
+
+
+@pytest.mark.usefixtures("without_films")
+def test_numbers_of_episodes_that_are_none_become_a_finding(clean: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(clean, tmp_path / "set"))
+    table = pq.read_table(root / episodes_file(5))
+    numbers = pa.array([["a"]] * table.num_rows)
+    table = table.set_column(table.column_names.index("episode_index"), "episode_index", numbers)
+    pq.write_table(table, root / episodes_file(5))
+    report = lint(root)
+    (broken,) = [finding for finding in report.findings if finding.check == "broken-table"]
+    assert broken.file == episodes_file(5) and "field 'episode_index' is ['a'], expected count" in broken.found
+    assert report.episodes == EPISODES - table.num_rows
 
 
 @pytest.mark.usefixtures("without_films")

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from wam.data.errors import MissingColumnError, MissingFileError, RowCountError
+from wam.data.errors import MissingColumnError, MissingFileError, RowCountError, SpecMismatchError
 from wam.data.schema import Feature
 
 
@@ -55,6 +55,7 @@ def read_committed_episodes(root: Path, total: int, columns: str | None = None) 
 
     Raises:
         MissingFileError, RowCountError: files are missing or hold fewer or other lines than `total` promises.
+        SpecMismatchError: the files do not declare their columns alike.
     """
     parts: list[pa.Table] = []
     found = 0
@@ -68,7 +69,12 @@ def read_committed_episodes(root: Path, total: int, columns: str | None = None) 
         found += table.num_rows
     if not parts:
         raise MissingFileError(f"{root}/meta/episodes: no table of episodes, info.json promises {total} episodes")
-    table = pa.concat_tables(parts, promote_options="default").slice(0, min(total, found))
+    try:
+        table = pa.concat_tables(parts, promote_options="default").slice(0, min(total, found))
+    except pa.ArrowException as error:
+        raise SpecMismatchError(
+            f"{root}/meta/episodes: a column has another type in another file ({error}); write them with one type"
+        ) from error
     numbers = table["episode_index"].to_numpy()
     if len(numbers) != total or not np.array_equal(numbers, np.arange(len(numbers))):
         raise RowCountError(
@@ -108,4 +114,6 @@ def tasks_from_table(path: Path) -> dict[str, int]:
     sentences = next((name for name in ("task", "__index_level_0__") if name in table.column_names), None)
     if sentences is None or "task_index" not in table.column_names:
         raise MissingColumnError(f"{path}: columns are {table.column_names}, expected 'task_index' and 'task'")
+    if any(pa.types.is_nested(table[name].type) for name in (sentences, "task_index")):
+        raise MissingColumnError(f"{path}: column {sentences!r} or 'task_index' holds lists, expected one task a row")
     return dict(zip(table[sentences].to_pylist(), table["task_index"].to_pylist(), strict=True))

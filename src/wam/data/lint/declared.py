@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -211,8 +211,8 @@ def _episodes_v3(
             continue
         lines = _each(enumerate(rows, 1), partial(_episode_v3, root, info, cameras), name, findings)
         episodes += [episode for episode in lines if episode is not None]
-        if "episode_index" in table.column_names:
-            _add_stats(stats, table, name, findings)
+        numbers = [None if episode is None else episode.index for episode in lines]
+        _add_stats(stats, table, numbers, name, findings)
     return episodes, stats
 
 
@@ -245,10 +245,13 @@ def _episode_v3(
 
 
 def _add_stats(
-    stats: dict[str, dict[str, dict[int, np.ndarray]]], table: pa.Table, file: str, findings: list[Finding]
+    stats: dict[str, dict[str, dict[int, np.ndarray]]],
+    table: pa.Table,
+    numbers: Sequence[int | None],
+    file: str,
+    findings: list[Finding],
 ) -> None:
-    """Mean, min and max of the columns of numbers, per episode."""
-    numbers = table["episode_index"].to_pylist()
+    """Mean, min and max of the columns of numbers, per episode; numbers: whose line it is, None = nobody knows."""
     for name in table.column_names:
         parts = name.split("/")
         if len(parts) == 3 and parts[0] == "stats" and parts[2] in MOMENTS and "images" not in parts[1]:
@@ -259,7 +262,8 @@ def _add_stats(
                 continue
             if values.dtype.kind in "fiub":
                 found = stats.setdefault(parts[1], {}).setdefault(parts[2], {})
-                found.update(zip(numbers, values.reshape(len(numbers), -1).astype(np.float64), strict=True))
+                told = zip(numbers, values.reshape(len(numbers), -1).astype(np.float64), strict=True)
+                found.update((number, own) for number, own in told if number is not None)
 
 
 # -- v2.0 and v2.1 -----------------------------------------------------------------------------------------------------
