@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -142,7 +143,8 @@ def test_ctrl_c_ends_every_process_with_one_line(
     pytest.importorskip("metaworld")
     command = [sys.executable, "-m", "wam.cli.main", *arguments, str(tmp_path)]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment, process_group=0) as running:
+    running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment, process_group=0)
+    try:
         deadline = time.monotonic() + 300
         while not (tmp_path / until).exists():
             assert running.poll() is None and time.monotonic() < deadline
@@ -150,6 +152,10 @@ def test_ctrl_c_ends_every_process_with_one_line(
         time.sleep(pause)
         os.killpg(running.pid, signal.SIGINT)
         _, shown = running.communicate(timeout=120)  # until nobody is left who could write
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(running.pid, signal.SIGKILL)
+        running.wait()
     *_, last = shown.splitlines()
     assert running.returncode == 130 and last == f"wam {arguments[0]}: stopped; the same command goes on where it was"
     assert "Traceback" not in shown and "leaked" not in shown
