@@ -7,7 +7,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pytest
@@ -280,6 +280,10 @@ class OneTokenEncoder:
     """A text encoder that needs no weights."""
 
     text_len, text_dim, allowed = 3, 2, True
+
+    @classmethod
+    def for_prompts(cls, prompts: list[str]) -> Self:
+        return cls()
 
     def encode(self, prompts: list[str]) -> torch.Tensor:
         assert self.allowed, "these prompts were encoded before"

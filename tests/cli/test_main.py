@@ -143,7 +143,9 @@ def test_ctrl_c_ends_every_process_with_one_line(
     pytest.importorskip("metaworld")
     command = [sys.executable, "-m", "wam.cli.main", *arguments, str(tmp_path)]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment, process_group=0)
+    running = subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, env=environment, process_group=0, preexec_fn=_hears_ctrl_c
+    )
     try:
         deadline = time.monotonic() + 300
         while not (tmp_path / until).exists():
@@ -159,6 +161,11 @@ def test_ctrl_c_ends_every_process_with_one_line(
     *_, last = shown.splitlines()
     assert running.returncode == 130 and last == f"wam {arguments[0]}: stopped; the same command goes on where it was"
     assert "Traceback" not in shown and "leaked" not in shown
+
+
+def _hears_ctrl_c() -> None:
+    """Also where these tests run in the background of a shell, whose jobs ignore it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @pytest.mark.parametrize("file", sorted(CLI.glob("*.py")), ids=lambda file: file.stem)
