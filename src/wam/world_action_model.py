@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from wam.flow.noise import NoiseConfig, interpolate, loss_weight, sample_levels, sample_prefix, target_velocity
 from wam.flow.sampler import Given, Imagined, Sampler, integrate
 from wam.model.attention import Layout
-from wam.model.config import TransformerConfig
+from wam.model.config import TransformerConfig, patch_grid
 from wam.model.kv_cache import KVCache
 from wam.model.passes import chunk_pass, chunk_sigma, clean_pass, in_dtype, window_layout
 from wam.model.transformer import Context, Geometry, Pass, Transformer, Velocity
@@ -60,14 +60,14 @@ class WorldActionConfig:
                 f"config: transformer.embodiments is {self.transformer.embodiments}, but embodiments lists "
                 f"{[robot.name for robot in self.embodiments]}"
             )
-        require_whole_patches(self.latent[1:], self.transformer.patch)
+        patch_grid(self.latent[1:], self.transformer.patch)
         for robot in self.embodiments:
             _check_fits(robot, self.transformer)
 
     @property
     def grid(self) -> tuple[int, int]:
         """Rows and columns of video tokens in one latent frame."""
-        return self.latent[1] // self.transformer.patch, self.latent[2] // self.transformer.patch
+        return patch_grid(self.latent[1:], self.transformer.patch)
 
     def slot(self, name: str | None = None) -> int:
         """The codec of a robot; without a name, of the first. Raises ValueError naming those there are."""
@@ -470,15 +470,6 @@ def guided(conditional: Velocity, unconditional: Velocity, scale: float) -> Velo
     """Classifier-free guidance on the video alone: v = v_none + scale (v_prompt - v_none)."""
     assert conditional.video is not None and unconditional.video is not None
     return Velocity(unconditional.video + scale * (conditional.video - unconditional.video), conditional.action)
-
-
-def require_whole_patches(grid: tuple[int, int], patch: int) -> None:
-    """Raises ValueError when latents of this many rows and columns cannot be cut into patches."""
-    if grid[0] % patch or grid[1] % patch:
-        raise ValueError(
-            f"config: latents of {grid[0]} x {grid[1]} cannot be cut into patches of {patch}; choose another "
-            "--size.patch, or another size of the canvas"
-        )
 
 
 def _check_fits(robot: Embodiment, config: TransformerConfig) -> None:

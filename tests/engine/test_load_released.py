@@ -95,9 +95,9 @@ def test_small_weights_are_those_of_quantize(checkpoint: Path, blocks: int | Non
 
 def test_parts_are_loaded_to_where_they_rest(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The meta device stands for a GPU that must not be asked to hold what the options keep away from it."""
-    monkeypatch.setattr(module, "_network", lambda model, fit: model.transformer)
-    fit = Fit(device="meta", text="cpu", image="visit", vae="visit", blocks=2)
-    model = load_released(checkpoint, fit=fit, config=QUICK).model
+    monkeypatch.setattr(module, "_network", lambda model, device, fit: model.transformer)
+    fit = Fit(text="cpu", image="visit", vae="visit", blocks=2)
+    model = load_released(checkpoint, device="meta", fit=fit, config=QUICK).model
     parts = {"transformer": model.transformer, "vae": model.vae, "image": model.image_encoder}
     parts["text"] = model.text_encoder
     assert {name: next(part.parameters()).device.type for name, part in parts.items() if part is not None} == {
@@ -107,7 +107,7 @@ def test_parts_are_loaded_to_where_they_rest(checkpoint: Path, monkeypatch: pyte
         "text": "cpu",
     }
     monkeypatch.setattr("wam.checkpoints.load.identity", lambda *_, **__: "nobody")  # it asks for values
-    everything = load_released(checkpoint, fit=Fit(device="meta"), config=QUICK).model
+    everything = load_released(checkpoint, device="meta", config=QUICK).model
     assert everything.vae is not None
     for part in (everything.transformer, everything.vae, everything.text_encoder, everything.image_encoder):
         assert part is not None and {x.device.type for x in part.parameters()} == {"meta"}
@@ -146,7 +146,7 @@ def test_every_advice_of_the_plan_is_an_option_of_the_server(checkpoint: Path) -
     for _, place in placements("bf16", ("fp8", "int4")):
         words = " ".join(serve_options(place, "bf16")).split()
         asked = tyro.cli(Serve, args=[str(checkpoint), *words])
-        fit = asked.published.fit(asked.loop)
+        fit = asked.published.fit
         assert (fit.text == "cpu", fit.image == "cpu") == (not place.encoders,) * 2
         assert (fit.vae == "visit", fit.blocks) == (not place.vae, 2 if place.offload else None)
         assert fit.weights == (None if place.weights == "bf16" else place.weights)

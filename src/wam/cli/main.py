@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 import tyro
 
+from wam.data.errors import PLAIN
+
 
 class Verb(NamedTuple):
     """A file of this folder, the name of its options, and a line for the overview."""
@@ -72,7 +74,7 @@ def main(arguments: list[str] | None = None) -> None:
         module, options = parsed(verb, rest)
         _check_device(options)
         module.main(options)
-    except (ValueError, OSError, ImportError) as error:
+    except PLAIN as error:
         print(f"wam {verb}: {error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:

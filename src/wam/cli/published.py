@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import Annotated, Literal
+
+import tyro
 
 from wam.cli.loop import Loop
 from wam.engine.load_released import Fit
-from wam.engine.quantize import Weights
 from wam.engine.released_loop import ReleasedSampler
 from wam.engine.released_policy import PolicyConfig
 
@@ -30,22 +31,7 @@ class Published:
     """Noise level at which the video stops (the released option is 0.8); actions always reach 0."""
     frames: Literal[4, 8] = 4
     """Looks per chunk: 4 as the released server takes, or 8 at the rate of the training videos."""
-    weights: Weights | None = None
-    """Format of the blocks; bf16 on a GPU when left out, and as stored on a CPU."""
-    text: Literal["device", "cpu", "drop"] = "device"
-    """The text encoder: on the device, on the CPU, or loaded for a new sentence and dropped after it."""
-    image: Literal["device", "cpu", "visit"] = "device"
-    """The image encoder: on the device, on the CPU, or visiting the device for each picture."""
-    vae: Literal["device", "visit"] = "device"
-    """The video VAE: on the device, or visiting it for each call."""
-    blocks: int | None = None
-    """Blocks of the transformer with a place on the device, at least 2; the others take turns. All when left out."""
-    compile: Literal["off", "blocks"] = "off"
-    """The blocks through torch.compile."""
-
-    def fit(self, loop: Loop) -> Fit:
-        """Raises ValueError for what contradicts itself."""
-        return Fit(loop.device, self.weights, self.text, self.image, self.vae, self.blocks, self.compile)
+    fit: Annotated[Fit, tyro.conf.arg(name="")] = Fit()
 
     def policy(self, loop: Loop) -> PolicyConfig:
         calls = self.calls if self.calls is not None else 8 if self.steps == EVERY_STEP else EVERY_STEP
@@ -56,10 +42,14 @@ class Published:
 
 def refuse_foreign(checkpoint: str, loop: Loop, published: Published, ours: bool) -> None:
     """Raises ValueError naming an option that the model would not listen to."""
-    given, usual, keep = (published, Published(), ()) if ours else (loop, Loop(), SHARED)
-    for field in fields(given):
-        if field.name not in keep and getattr(given, field.name) != getattr(usual, field.name):
-            option = field.name.replace("_", "-")
-            wrong, right = (f"published.{option}", option) if ours else (option, f"published.{option}")
-            whose = "a model of `wam train`" if ours else "weights that somebody else published"
-            raise ValueError(f"--{wrong}: {checkpoint} is {whose}; such options are --{right} there, if it has them")
+    said = [*_changed(published, "fit"), *_changed(published.fit)] if ours else _changed(loop, *SHARED)
+    for option in said:
+        wrong, right = (f"published.{option}", option) if ours else (option, f"published.{option}")
+        whose = "a model of `wam train`" if ours else "weights that somebody else published"
+        raise ValueError(f"--{wrong}: {checkpoint} is {whose}; such options are --{right} there, if it has them")
+
+
+def _changed(options: Loop | Published | Fit, *apart: str) -> list[str]:
+    """The options that are not at their default, as they are typed; apart: fields that are not asked about."""
+    named = (field for field in fields(options) if field.name not in apart)
+    return [field.name.replace("_", "-") for field in named if getattr(options, field.name) != field.default]

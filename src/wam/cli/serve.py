@@ -106,8 +106,9 @@ class Serve:
         refuse_foreign(checkpoint, self.loop, self.published, ours)
         if ours:
             return CheckpointSource(checkpoint, dataclasses.asdict(self.loop), self.threads)
-        fit, config = self.published.fit(self.loop), self.published.policy(self.loop)
-        return ReleasedSource(checkpoint, self.loop.robot, fit, config, self.threads)
+        published, loop = self.published, self.loop
+        config = published.policy(loop)
+        return ReleasedSource(checkpoint, loop.robot, loop.device, published.fit, config, self.threads)
 
     def server(self) -> WamServer:
         """Raises ValueError or OSError naming the option that does not fit, before any model is looked for."""

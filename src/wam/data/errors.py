@@ -3,6 +3,9 @@
 Every message names the file or field, what was found, what was expected and what to do about it.
 """
 
+PLAIN = (ValueError, OSError, ImportError)
+"""Errors of any room whose message says all that a user needs; others keep their trace, for those who mend it."""
+
 
 class DatasetError(ValueError):
     """Base of all faults below; catch this to refuse any unusable data set."""

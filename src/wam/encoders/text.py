@@ -43,7 +43,7 @@ class TextEncoder(Protocol):
         """B prompts -> (B, text_len, text_dim) float32, zero beyond each prompt's own tokens."""
 
 
-def encode_prompts(encoder: TextEncoder, prompts: Sequence[str]) -> Tensor:
+def text_features(encoder: TextEncoder, prompts: Sequence[str]) -> Tensor:
     """Features (B, text_len, text_dim); those of an empty prompt are zeros, as of a sentence that training leaves out.
 
     What guidance compares with, what text dropout teaches and what nobody said are the same to the network.

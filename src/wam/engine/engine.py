@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from wam.encoders.streams import join_streams, split_stream, stream_shape
-from wam.encoders.text import TextEncoder, encode_prompts
+from wam.encoders.text import TextEncoder, text_features
 from wam.encoders.video import FRAMES_PER_LATENT, VideoTokenizer, video_to_frames
 from wam.engine.clock import StageClock
 from wam.engine.compiled import compiled
@@ -253,7 +253,7 @@ class Engine:
         if session.instruction == instruction:
             return
         sentences = [instruction] if self.config.sampler.guidance == 1.0 else [instruction, ""]
-        features = [encode_prompts(self.text_encoder, [self.embodiment.prompt(s) if s else ""]) for s in sentences]
+        features = [text_features(self.text_encoder, [self.embodiment.prompt(s) if s else ""]) for s in sentences]
         twins: tuple[Twin, ...] = ()
         if self.partner is not None and len(features) > 1:
             twins = (self.partner.begin(features.pop()),)

@@ -33,25 +33,20 @@ WAN_22_FACTOR, CANVAS_5B = 16, (160, 320)
 
 @dataclass(frozen=True)
 class Fit:
-    """Where published weights are, and in which format.
+    """Where the parts of published weights are, and in which format."""
 
-    device: where the transformer works.
-    weights: of its blocks, see `quantize`; None: bfloat16 on a GPU, and as they are stored on a CPU.
-    text: the text encoder (11 GB) on the device; on the CPU; or loaded for a new sentence and dropped after it.
-    image: the image encoder on the device; on the CPU; or resting there and visiting the device for each picture.
-    vae: on the device, or resting on the CPU and visiting the device for each call.
-    blocks: of the transformer that have a place on the device, two or more, while the others rest on the host and
-    take turns; None: all of them are there.
-    compile: the blocks through torch.compile, which takes a minute at the start.
-    """
-
-    device: str = "cpu"
     weights: Weights | None = None
+    """Format of the blocks, see `quantize`; bf16 on a GPU when left out, and as stored on a CPU."""
     text: Literal["device", "cpu", "drop"] = "device"
+    """The text encoder (11 GB): on the device, on the CPU, or loaded for a new sentence and dropped after it."""
     image: Literal["device", "cpu", "visit"] = "device"
+    """The image encoder: on the device, on the CPU, or visiting the device for each picture."""
     vae: Literal["device", "visit"] = "device"
+    """The video VAE: on the device, or visiting it for each call."""
     blocks: int | None = None
+    """Blocks of the transformer with a place on the device, at least 2; the others take turns. All when left out."""
     compile: Literal["off", "blocks"] = "off"
+    """The blocks through torch.compile, which takes a minute at the start."""
 
     def __post_init__(self) -> None:
         if self.compile != "off" and self.blocks is not None:
@@ -60,11 +55,10 @@ class Fit:
                 "compiled; leave one of the two out"
             )
 
-    @property
-    def dtype(self) -> torch.dtype | None:
+    def dtype(self, device: str) -> torch.dtype | None:
         """Of all parts, before blocks are made smaller; None: as they are stored."""
         plain: dict[Weights | None, torch.dtype] = {"float32": torch.float32, "bf16": torch.bfloat16}
-        return plain.get(self.weights, None if self.device == "cpu" else torch.bfloat16)
+        return plain.get(self.weights, None if device == "cpu" else torch.bfloat16)
 
     @property
     def small(self) -> Weights | None:
@@ -115,6 +109,7 @@ class ReleasedModel:
 def load_released(
     source: str | Path,
     robot: str | None = None,
+    device: str = "cpu",
     fit: Fit | None = None,
     config: PolicyConfig | None = None,
     progress: Progress = silent,
@@ -122,6 +117,7 @@ def load_released(
     """A folder, a Hub id or a preset -> a model that acts.
 
     robot: the tag of a robot that the weights know, such as "oxe_droid"; the first that is described when left out.
+    device: where the transformer works, and what `fit` does not keep away from it.
 
     Raises a `CheckpointError` naming what is missing, and ValueError for what the device cannot do (see `quantize`).
     """
@@ -131,7 +127,7 @@ def load_released(
         raise MissingPartError(f"{source}: has no {missing[0]}, so it cannot act; see wam inspect")
     components = [part for part in PARTS if part != "text_encoder" or fit.text != "drop"]
     model = load_published(
-        place, components=components, dtype=fit.dtype, device=fit.device, places=fit.places(), progress=progress
+        place, components=components, dtype=fit.dtype(device), device=device, places=fit.places(), progress=progress
     )
     known = [tag for tag in model.robots if tag in TAGS]
     described = model.robot(robot or (known[0] if known else ""))
@@ -143,33 +139,33 @@ def load_released(
         name=model.source,
         identity=model.identity,
         model=model,
-        network=_network(model, fit),
-        tokenizer=OffloadedVideoTokenizer(model.vae, fit.device) if fit.vae == "visit" else model.vae,
-        text_encoder=_text_encoder(model, place, fit),
-        image_encoder=_image_encoder(model, fit),
+        network=_network(model, device, fit),
+        tokenizer=OffloadedVideoTokenizer(model.vae, device) if fit.vae == "visit" else model.vae,
+        text_encoder=_text_encoder(model, place, device, fit),
+        image_encoder=_image_encoder(model, device, fit),
         robot=described,
         config=config,
     )
 
 
-def _network(model: PublishedModel, fit: Fit) -> Network:
+def _network(model: PublishedModel, device: str, fit: Fit) -> Network:
     """The transformer where it works, in its format."""
     if fit.small is not None:
-        quantize(model.transformer, fit.small, fit.device, rest=fit.blocks is not None)
+        quantize(model.transformer, fit.small, device, rest=fit.blocks is not None)
     if fit.blocks is not None:
-        BlockOffload(model.transformer, fit.device, fit.blocks)  # its hooks keep it alive
+        BlockOffload(model.transformer, device, fit.blocks)  # its hooks keep it alive
     return compiled(model.transformer, fit.compile)
 
 
-def _text_encoder(model: PublishedModel, place: Source, fit: Fit) -> TextEncoder:
+def _text_encoder(model: PublishedModel, place: Source, device: str, fit: Fit) -> TextEncoder:
     if fit.text != "drop":
         return cast(TextEncoder, model.text_encoder)
     width = model.transformer.config.text_dim
-    return DroppedTextEncoder(lambda: load_text_encoder(place, dtype=fit.dtype, device=fit.device), TEXT_LEN, width)
+    return DroppedTextEncoder(lambda: load_text_encoder(place, dtype=fit.dtype(device), device=device), TEXT_LEN, width)
 
 
-def _image_encoder(model: PublishedModel, fit: Fit) -> ImageEncoder | None:
+def _image_encoder(model: PublishedModel, device: str, fit: Fit) -> ImageEncoder | None:
     if model.image_encoder is None:
         return None
     visits = fit.image == "visit"
-    return OffloadedImageEncoder(model.image_encoder, fit.device) if visits else model.image_encoder.encode
+    return OffloadedImageEncoder(model.image_encoder, device) if visits else model.image_encoder.encode

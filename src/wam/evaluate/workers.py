@@ -17,6 +17,7 @@ from multiprocessing.context import SpawnContext
 from multiprocessing.process import BaseProcess
 from typing import Any, Generic, Protocol, TypeVar
 
+from wam.data.errors import PLAIN
 from wam.data.interrupts import deaf_to_interrupts
 
 Job = TypeVar("Job")
@@ -24,8 +25,6 @@ Answer = TypeVar("Answer")
 JobIn = TypeVar("JobIn", contravariant=True)
 AnswerOut = TypeVar("AnswerOut", covariant=True)
 
-PLAIN = (ValueError, OSError, ImportError)
-"""Errors whose message says all that a user needs, as `wam.cli.main` has it."""
 _PATIENCE = 10.0  # seconds that a worker gets to close its environments
 
 

@@ -40,3 +40,14 @@ class TransformerConfig:
     @property
     def head_dim(self) -> int:
         return self.dim // self.heads
+
+
+def patch_grid(latent: tuple[int, int], patch: int) -> tuple[int, int]:
+    """Rows and columns of patches in a latent frame of (h, w). Raises ValueError when they do not fill it."""
+    height, width = latent
+    if height % patch or width % patch:
+        raise ValueError(
+            f"config: latents of {height} x {width} cannot be cut into patches of {patch}; choose another "
+            "--size.patch, or another size of the canvas"
+        )
+    return height // patch, width // patch

@@ -65,11 +65,12 @@ class ReleasedSource:
     them.
 
     robot: the tag of a robot that the weights know, such as "oxe_droid"; the first that is described when left out.
-    fit: where they are and in which format.  config: how they run.
+    device: where they work.  fit: where parts are and in which format.  config: how they run.
     """
 
     checkpoint: str
     robot: str | None = None
+    device: str = "cpu"
     fit: Fit | None = None
     config: PolicyConfig | None = None
     threads: int | None = None
@@ -82,7 +83,7 @@ class ReleasedSource:
         if self.threads is not None:
             torch.set_num_threads(self.threads)
         with _bars() as progress:
-            model = load_released(self.checkpoint, self.robot, self.fit, self.config, progress)
+            model = load_released(self.checkpoint, self.robot, self.device, self.fit, self.config, progress)
         first = model.policy()
         served = Served(
             model.name,

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from wam.data.errors import PLAIN
 from wam.engine.policy import ActionChunk
 from wam.robot.observation import Observation
 from wam.serve.backends import Backend, Source, Turn
@@ -35,7 +36,7 @@ def work(link: socket.socket, source: Source, batch: int) -> None:
     try:
         backend = source.open()
         backend.warm_up(batch)
-    except (ValueError, OSError, ImportError) as problem:  # the user's to mend, and the message says how
+    except PLAIN as problem:  # the user's to mend, and the message says how
         server.send({"broken": str(problem)})
         return
     except Exception as problem:  # whatever it is, the server must say it and stop

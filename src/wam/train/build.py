@@ -12,8 +12,8 @@ import torch
 from wam.checkpoints.model_folder import TOKENIZER, save_adapted
 from wam.data.mixture import prompts_of
 from wam.encoders.nano_tokenizer import NanoTokenizer
-from wam.encoders.text import MiniLMTextEncoder, encode_prompts
-from wam.model.config import TransformerConfig
+from wam.encoders.text import MiniLMTextEncoder, text_features
+from wam.model.config import TransformerConfig, patch_grid
 from wam.robot.embodiment import Embodiment
 from wam.train.adapt import choose_what_learns, whole_codecs
 from wam.train.config import TrainConfig
@@ -23,7 +23,7 @@ from wam.train.sources import held_out, members_of, open_entries, robots_of
 from wam.train.start import Start, grown, known_robots, settled
 from wam.train.trackers import check_trackers
 from wam.train.trainer import Trainer
-from wam.world_action_model import WorldActionConfig, WorldActionModel, require_whole_patches
+from wam.world_action_model import WorldActionConfig, WorldActionModel
 
 logger = logging.getLogger(__name__)
 Latent = tuple[int, int, int]
@@ -41,7 +41,7 @@ def build(
     config = settled(config, start)
     assert config.tokenizer is not None  # settled
     tokenizer = NanoTokenizer.from_pretrained(config.tokenizer)
-    require_whole_patches(tokenizer.config.latent_grid, config.size.patch)  # before hours of encoding
+    patch_grid(tokenizer.config.latent_grid, config.size.patch)  # before hours of encoding
     with processes.main_first():  # what is not encoded yet, one of them encodes
         opened = open_entries(config, tokenizer, progress)
     found = robots_of(config, opened)
@@ -50,7 +50,7 @@ def build(
     validation = held_out(config, opened, training)
     said = prompts_of(training)
     text_encoder = MiniLMTextEncoder.for_prompts(said) if start is None else MiniLMTextEncoder(start.config.text_len)
-    prompts = encode_prompts(text_encoder, said)
+    prompts = text_features(text_encoder, said)
     torch.manual_seed(config.seed)
     latent = opened[0].cache.latent_shape
     if start is None:

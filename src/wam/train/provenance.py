@@ -10,13 +10,14 @@ import dataclasses
 import json
 import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from wam import __version__
 from wam.checkpoints.identity import identity
 from wam.data.mixture import Member
+from wam.evaluate.results import differences
 from wam.train.config import TrainConfig
 from wam.train.fields import parsed
 from wam.world_action_model import WorldActionModel
@@ -79,11 +80,10 @@ def refuse_changes(saved: Mapping[str, Any], now: Mapping[str, Any], source: Pat
     if len(saved["data"] or {}) == len(now["data"]):
         saved["data"] = dict(zip(now["data"], saved["data"].values(), strict=True))
     saved["config"] = described(read_config(saved["config"] or {}, source))
-    before, after = dict(_leaves(saved)), dict(_leaves(now))
     changed = [
-        f"{name} is {after.get(name)!r}, was {before.get(name)!r}"
-        for name in dict.fromkeys((*before, *after))
-        if before.get(name) != after.get(name) and not _is_free(name)
+        f"{name} is {after!r}, was {before!r}"
+        for name, (before, after) in differences(saved, now).items()
+        if not _is_free(name)
     ]
     if changed:
         more = f" (and {len(changed) - 5} more)" if len(changed) > 5 else ""
@@ -108,15 +108,6 @@ def _revision(member: Member) -> dict[str, Any]:
         "labelled_part": member.labelled_part,
         **({"skipped": sorted(source.skipped)} if source.skipped else {}),
     }
-
-
-def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """("a.b", value) of nested JSON objects; lists are compared as a whole."""
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
 
 
 def _plain(fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import torch
 from lerobot_policy_wam.configuration_wam import WamConfig
 from wam.checkpoints.model_folder import TOKENIZER, load_model, read_config, tokenizer_of
 from wam.encoders.nano_tokenizer import NanoTokenizer
-from wam.encoders.text import MiniLMTextEncoder, TextEncoder, encode_prompts
+from wam.encoders.text import MiniLMTextEncoder, TextEncoder, text_features
 from wam.engine.load import resolve
 from wam.world_action_model import WorldActionConfig, WorldActionModel
 
@@ -74,4 +74,4 @@ class Senses:
     def text(self, sentences: list[str], dropout: float, generator: torch.Generator) -> torch.Tensor:
         """(B, Lt, text_dim); this share of them left out."""
         keep = torch.rand(len(sentences), generator=generator) >= dropout
-        return encode_prompts(self.text_encoder, sentences) * keep[:, None, None]
+        return text_features(self.text_encoder, sentences) * keep[:, None, None]
