@@ -63,6 +63,8 @@ class TinyWindows:
     has_action: Tensor
     embodiment: Tensor
     action_dims: Tensor
+    beside: Tensor | None = None
+    image: Tensor | None = None
 
 
 def tiny_model(config: WorldActionConfig = TINY, seed: int = 0) -> WorldActionModel:

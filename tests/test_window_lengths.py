@@ -19,6 +19,8 @@ def alone(batch: TinyWindows | Draws, row: int, chunks: int) -> dict[str, torch.
     """One window of a batch without its padding."""
     cut: dict[str, torch.Tensor] = {}
     for field in fields(batch):
+        if getattr(batch, field.name) is None:
+            continue
         value = getattr(batch, field.name)[row : row + 1]
         if field.name in ("video", "video_noise"):
             value = value[:, :, : chunks * K]

@@ -37,6 +37,8 @@ class WorldActionConfig:
     alone, without noisy video tokens (the "BC" control).  video_weight: of the video loss, the action loss has 1.
     see_previous: every noisy frame is given the last real frame before its chunk as further channels (as image-to-video
     models are given the first frame), so that what stands still need not be imagined; clean frames get zeros there.
+    beside: further channels that the windows bring for every frame (mask and first picture of Wan's image-to-video
+    models). Such a model is trained here; `wam.engine.released_policy` acts with it.
     """
 
     transformer: TransformerConfig
@@ -47,13 +49,14 @@ class WorldActionConfig:
     video_weight: float = 0.3
     text_len: int = 16
     see_previous: bool = False
+    beside: int = 0
 
     def __post_init__(self) -> None:
-        expected = self.latent[0] * (2 if self.see_previous else 1)
+        expected = self.latent[0] * (2 if self.see_previous else 1) + self.beside
         if self.transformer.in_channels != expected:
             raise ValueError(
                 f"config: transformer.in_channels is {self.transformer.in_channels}, but latents of {self.latent[0]} "
-                f"channels with see_previous={self.see_previous} need {expected}"
+                f"channels with see_previous={self.see_previous} and beside={self.beside} need {expected}"
             )
         if self.transformer.embodiments != len(self.embodiments):
             raise ValueError(
@@ -109,6 +112,8 @@ class Windows(Protocol):
     exists, rather than repeats the end of the episode.
     has_action (B,): False for video without actions.  embodiment (B,): slot of the robot.  action_dims (B, A): which
     dimensions are that robot's, rather than padding.
+    beside (B, channels, 1 + M K, h, w): what stands beside the frames, for models that have such channels, else None.
+    image (B, n, image_dim): features of the first picture, for models with an image branch, else None.
     """
 
     @property
@@ -135,6 +140,10 @@ class Windows(Protocol):
     def embodiment(self) -> Tensor: ...
     @property
     def action_dims(self) -> Tensor: ...
+    @property
+    def beside(self) -> Tensor | None: ...
+    @property
+    def image(self) -> Tensor | None: ...
 
 
 @dataclass(frozen=True)
@@ -229,8 +238,7 @@ class WorldActionModel(nn.Module):
         noisy_video = interpolate(windows.video, video_noise, video_sigma[:, None, :, None, None])
         noisy_action = interpolate(action, action_noise, action_sigma[:, :, None])
 
-        context_video = self._with_previous(self._clean_context(windows), None)
-        noisy_video = self._with_previous(noisy_video, self._before_each_chunk(windows))
+        context_video, noisy_video = self._with_channels(windows, self._clean_context(windows), noisy_video)
         per_level = 1 if config.noise.prefix_share else c.actions_per_chunk
         layout = window_layout(c, config.grid, chunks, config.dream, c.actions_per_chunk // per_level)
         inputs = Pass(
@@ -241,7 +249,7 @@ class WorldActionModel(nn.Module):
             action=noisy_action,
             state=state,
         )
-        predicted = self.transformer(inputs, self.transformer.context(text))
+        predicted = self.transformer(inputs, self.transformer.context(text, windows.image))
 
         seen, acts = self._taught(windows, draws)
         action_error = (predicted.action.float() - target_velocity(action, action_noise)).square()
@@ -283,6 +291,14 @@ class WorldActionModel(nn.Module):
         per_chunk = self.config.transformer.frames_per_chunk
         before = torch.cat([windows.anchor, windows.video], dim=2)[:, :, :-1:per_chunk]
         return before.repeat_interleave(per_chunk, dim=2)
+
+    def _with_channels(self, windows: Windows, clean: Tensor, noisy: Tensor) -> tuple[Tensor, Tensor]:
+        """The frames of a window with the channels of `see_previous` and `beside`, as far as the model has them."""
+        clean, noisy = self._with_previous(clean, None), self._with_previous(noisy, self._before_each_chunk(windows))
+        if windows.beside is None:
+            return clean, noisy
+        seen, dreamt = windows.beside[:, :, : clean.shape[2]], windows.beside[:, :, 1:]
+        return torch.cat([clean, seen], dim=1), torch.cat([noisy, dreamt], dim=1)
 
     def _with_previous(self, video: Tensor, previous: Tensor | None) -> Tensor:
         """Video (B, z, F, h, w) with the channels of `see_previous`, if the model has them."""

@@ -1,13 +1,14 @@
 """What a training step needs: weights, gradients, optimiser, activations; full or through adapters.
 
-As `wam train` works: AdamW, mixed precision with weights in float32, averaged weights kept on the device.
+As `wam train` and `wam finetune` work: AdamW, mixed precision with what learns in float32, averaged weights kept on the
+device. Adapters to a base that is smaller than bf16 are arithmetic alone so far: no command trains them.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import nn
 
@@ -29,13 +30,13 @@ STATE = {"weights": 4, "gradients": 4, "optimiser": 8, "averaged weights": 4, "b
 class Method:
     """How to train. rank: of LoRA adapters, None for all weights.  base: format of the weights that stay as they are.
 
-    cached: latents and prompts were encoded before, so that no encoder is on the GPU.
+    encoders: on the GPU: all; those that see pictures, as in `wam finetune`; none, where latents were encoded before.
     """
 
     name: str
     rank: int | None
     base: Format = "bf16"
-    cached: bool = True
+    encoders: Literal["all", "pictures", "none"] = "pictures"
     checkpointing: bool = True
 
 
@@ -43,9 +44,9 @@ def methods(rank: int, gpu: Gpu | None) -> list[Method]:
     """The options in the order in which to turn them on."""
     eight, four = smaller_formats(gpu)
     return [
-        Method("all weights, pictures encoded on the way", None, cached=False, checkpointing=False),
-        Method("all weights, latents and prompts cached", None, checkpointing=False),
-        Method("all weights, activation checkpointing", None),
+        Method("all weights, pictures encoded on the way", None, encoders="all", checkpointing=False),
+        Method("all weights, latents and prompts cached", None, encoders="none", checkpointing=False),
+        Method("all weights, activation checkpointing", None, encoders="none"),
         Method(f"LoRA rank {rank}", rank, checkpointing=False),
         Method(f"LoRA rank {rank}, activation checkpointing", rank),
         Method(f"LoRA rank {rank}, checkpointing, {eight} base", rank, eight),
@@ -113,9 +114,10 @@ def _rung(
     tokens = s.window(batch)
     trained, frozen = _parameters(transformer, method)
     activations = training_activations(s.config, tokens, checkpointing=method.checkpointing)
-    encoders = {} if method.cached else _encoders(s)
     memory = {name: size * trained for name, size in STATE.items()}
-    memory |= {"frozen weights": frozen, "activations": activations.total, "reserve": reserve, **encoders}
+    memory |= {"frozen weights": frozen, "activations": activations.total, "reserve": reserve}
+    if method.encoders != "none":
+        memory["encoders and VAE"] = _encoders(s, with_text=method.encoders == "all")
     flops = training_flops(s.config, tokens, lora_rank=method.rank, recompute=method.checkpointing)
     return TrainingRung(
         method=method,
@@ -137,8 +139,8 @@ def _parameters(transformer: Transformer, method: Method) -> tuple[int, int]:
     return codec + adapter_parameters(transformer, method.rank), frozen
 
 
-def _encoders(s: Subject) -> Mapping[str, int]:
+def _encoders(s: Subject, with_text: bool) -> int:
     """Encoders and VAE on the GPU, and what the VAE needs while it encodes."""
-    item = s.dtype.itemsize
-    parameters = s.text.parameters + (0 if s.image is None else s.image.parameters) + s.vae.parameters
-    return {"encoders and VAE": item * parameters + (s.vae.working + s.vae.state) * s.pixels * item // 2}
+    item, text = s.dtype.itemsize, s.text.parameters if with_text else 0
+    parameters = text + (0 if s.image is None else s.image.parameters) + s.vae.parameters
+    return item * parameters + (s.vae.working + s.vae.state) * s.pixels * item // 2

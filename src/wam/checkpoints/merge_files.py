@@ -21,7 +21,7 @@ from wam.checkpoints.errors import ForeignCheckpointError
 from wam.checkpoints.files import SHARD, TensorFiles, open_tensors
 from wam.checkpoints.identity import identity
 from wam.checkpoints.lora_files import LOWER, UPPER, StoredAdapter, read_adapter
-from wam.checkpoints.model_folder import CONFIG, read_config, require_same_trunk
+from wam.checkpoints.model_folder import CONFIG, ROBOT, read_config, require_same_trunk
 from wam.checkpoints.names import ADAPTERS, from_diffusers, from_wan, merge_adapters, to_wan
 from wam.checkpoints.recognise import Piece, recognise
 from wam.checkpoints.save import require_free
@@ -90,10 +90,9 @@ def merge_files(
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, target)
         _rename_identity(partial, report)
-    if described:  # which robots the result knows, and how they were learned
-        for name in (CONFIG, ORIGIN):
-            if (stored.path / name).is_file():
-                shutil.copyfile(stored.path / name, partial / name)
+    for name in (CONFIG, ORIGIN) if described else (ROBOT, ORIGIN):  # which robots it knows, how they were learned
+        if (stored.path / name).is_file():
+            shutil.copyfile(stored.path / name, partial / name)
     write_json(partial / RECORD, {"adapter": merged.adapter.path.name, **asdict(report)})
     if out.exists():
         out.rmdir()  # it is empty, as `require_free` has seen

@@ -6,7 +6,8 @@ adapter    config.json, adapter_config.json, adapter_model.safetensors, wam_adap
            the record holds the base's identity, and any other base is refused. config.json describes the whole model:
            it may know robots, and be as wide, as the base is not.
 
-Both load as a plain `WorldActionModel`; a base may be an adapter's folder itself.
+Both load as a plain `WorldActionModel`; a base may be an adapter's folder itself. An adapter to weights that somebody
+else published has robot.yaml in place of config.json; `wam merge-lora` makes weights of it.
 """
 
 from __future__ import annotations
@@ -21,9 +22,11 @@ from wam.checkpoints.lora import Adapter, WrongBaseError, load_adapter, merge, s
 from wam.checkpoints.lora_files import PEFT_CONFIG, PEFT_WEIGHTS, RECORD
 from wam.checkpoints.recognise import read_fields
 from wam.checkpoints.shards import write_json
+from wam.model.transformer import Transformer
+from wam.robot.embodiment import Embodiment
 from wam.world_action_model import WorldActionConfig, WorldActionModel
 
-CONFIG, TOKENIZER = "config.json", "tokenizer"
+CONFIG, TOKENIZER, ROBOT = "config.json", "tokenizer", "robot.yaml"
 SHIPPED = Path(__file__).parents[1] / "shipped"  # small models that come with the package
 
 
@@ -62,12 +65,27 @@ def save_adapted(model: WorldActionModel, adapter: Adapter, base: Path, folder: 
 
     base: folder of the model it was put on.  Raises ValueError when the base's weights are no longer what they were.
     """
+    _write_adapter(model.transformer, adapter, _place(base, folder), folder)
+    write_json(folder / CONFIG, model.config.to_dict())
+
+
+def save_robot_adapter(transformer: Transformer, adapter: Adapter, base: str, robot: Embodiment, folder: Path) -> None:
+    """Write an adapter to published weights, and the robot that they act for with it; robot.yaml comes last.
+
+    base: what the weights are called: a folder, a Hub id or a preset.  robot: with the statistics of its numbers.
+    """
+    _write_adapter(transformer, adapter, _place(Path(base), folder) if Path(base).exists() else base, folder)
+    robot.to_yaml(folder / f"{ROBOT}.partial")
+    os.replace(folder / f"{ROBOT}.partial", folder / ROBOT)
+
+
+def _write_adapter(transformer: Transformer, adapter: Adapter, place: str, folder: Path) -> None:
+    """The adapter's files among others in the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".adapter-") as scratch:
-        save_adapter(model.transformer, adapter, Path(scratch) / "adapter", place=_place(base, folder))
+        save_adapter(transformer, adapter, Path(scratch) / "adapter", place=place)
         for name in (PEFT_WEIGHTS, PEFT_CONFIG, RECORD):
             os.replace(Path(scratch) / "adapter" / name, folder / name)
-    write_json(folder / CONFIG, model.config.to_dict())
 
 
 def base_of(folder: Path) -> Path:

@@ -26,7 +26,7 @@ REPOSITORY = re.compile(r"^[\w.-]+/[\w.-]+$")
 # What is downloaded, per component, whichever layout the repository has; "*" also crosses folders.
 FACTS = (
     *("config.json", "README.md", "LICENSE*", "metadata.json", "experiment_cfg/metadata.json"),
-    *("adapter_config.json", "wam_adapter.json", "training.json"),
+    *("adapter_config.json", "wam_adapter.json", "training.json", "robot.yaml"),
 )
 NEEDED: Mapping[str, tuple[str, ...]] = {
     "transformer": ("transformer/*", "diffusion_pytorch_model*", "model*.safetensors*", "adapter_model*.safetensors"),

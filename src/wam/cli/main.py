@@ -29,6 +29,7 @@ VERBS = {
     "robot": Verb("Robot", "list the known robots, or draft the file of a new one from its data set"),
     "train-tokenizer": Verb("TrainTokenizer", "train the small video tokenizer on a data set's pictures"),
     "train": Verb("TrainConfig", "train a World Action Model on a LeRobot data set"),
+    "finetune": Verb("FineTune", "adapt published weights to a robot, with adapters"),
     "eval": Verb("Eval", "measure success on unseen episodes, with intervals"),
     "compare": Verb("Compare", "compare evaluations on the same episodes, pair by pair"),
     "merge-lora": Verb("MergeLora", "merge an adapter into the weights that it was trained on"),
@@ -47,6 +48,7 @@ GOES_ON = {
     "convert": SAME,
     "data encode": SAME,
     "eval": SAME,
+    "finetune": "the same command goes on from its last checkpoint",
     "train": "the same command goes on from its last checkpoint",
     "train-tokenizer": "with --resume the same command goes on from its last checkpoint, if it has one",
 }

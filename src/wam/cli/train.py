@@ -16,7 +16,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -33,7 +33,7 @@ from wam.train.plot import plot_losses
 from wam.train.provenance import read_config
 from wam.train.stages import read_stages
 from wam.train.trackers import LOG
-from wam.train.trainer import CHECKPOINTS, MODEL, ORIGIN, Report
+from wam.train.trainer import CHECKPOINTS, MODEL, ORIGIN, Report, Trainer
 
 PICTURE = "loss.png"
 
@@ -52,21 +52,36 @@ def parse(arguments: list[str]) -> TrainConfig:
 
 def main(config: TrainConfig) -> None:
     """Train, stage by stage if there are several; a run that was stopped continues, one that is finished says so."""
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
     processes = Processes(config.precision)
     console = Console(stderr=True, markup=False, quiet=not processes.main)
     if config.stages is None:
-        _run(config, processes, console, again=f"wam train --resume {config.out}")
+        run(Run(config, again=f"wam train --resume {config.out}"), processes, console)
         return
     for stage in read_stages(config):
-        _run(stage.config, processes, console, again="the same command")
+        run(Run(stage.config), processes, console)
 
 
-def _run(config: TrainConfig, processes: Processes, console: Console, again: str) -> None:
-    """One run to its end; one that is stopped ends the process. again: how to go on with it."""
-    finished = config.out / MODEL / "config.json"
-    if finished.is_file():
+@dataclass(frozen=True)
+class Run:
+    """What to train, and how to say so.
+
+    build: makes the trainer of it.  last: the file of a model folder that is written last.  preparing: what takes time
+    before the first step.  again: how to go on with it when it is stopped.
+    """
+
+    config: TrainConfig
+    build: Callable[..., Trainer] = build
+    last: str = "config.json"
+    preparing: str = "encoding latents"
+    again: str = "the same command"
+
+
+def run(what: Run, processes: Processes, console: Console) -> None:
+    """One run to its end; one that is stopped ends the process."""
+    config = what.config
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    if (config.out / MODEL / what.last).is_file():
         say = f"{config.out}: already finished; give another --out, or delete {config.out / MODEL} to train on"
         console.print(say, soft_wrap=True)
         if config.json and processes.main:
@@ -75,13 +90,13 @@ def _run(config: TrainConfig, processes: Processes, console: Console, again: str
         return
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress:
-        encoding = progress.add_task("encoding latents", total=None)
-        trainer = build(
+        preparing = progress.add_task(what.preparing, total=None)
+        trainer = what.build(
             config,
-            progress=lambda done, total: progress.update(encoding, completed=done, total=total),
+            progress=lambda done, total: progress.update(preparing, completed=done, total=total),
             processes=processes,
         )
-        progress.remove_task(encoding)
+        progress.remove_task(preparing)
         training = progress.add_task("training", total=1.0)
 
         def watch(report: Report) -> None:
@@ -97,7 +112,7 @@ def _run(config: TrainConfig, processes: Processes, console: Console, again: str
         with on_termination(stop):
             done = trainer.run(watch, on_validation=lambda: plot_losses(config.out / LOG, config.out / PICTURE))
     if not done:
-        console.print(f"{config.out}: stopped at step {trainer.step}; go on with: {again}", soft_wrap=True)
+        console.print(f"{config.out}: stopped at step {trainer.step}; go on with: {what.again}", soft_wrap=True)
         sys.exit(128 + (received[0] if received else signal.SIGTERM))  # as a shell reports it; others were told first
     if processes.main:
         _conclude(config, trainer.step, trainer.seconds, console)

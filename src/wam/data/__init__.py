@@ -7,6 +7,7 @@ write       `lerobot_writer`, `export_gear`; `files` makes every write atomic;
             `interrupts` keeps Ctrl-C from processes that we start
 check       `lint/`
 prepare     `latent_cache`, `text_cache`, `stats`: computed once
+            `picture_rows` stands in for latents that depend on their window
 learn from  `windows` (cut by `filters`, told by `instructions`, columns by `vectors`) -> `window_sampler` ->
             `mixture` (several data sets in a batch) -> `ahead` (a step ahead of the training)
 """

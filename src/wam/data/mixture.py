@@ -6,7 +6,7 @@ depends on seed and step alone and a resumed run goes on exactly. Ranks share ea
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -28,7 +28,7 @@ class Member:
     source: its windows, in robot units.  weight: its part of every batch, relative to the others.
     units: conversions of its robot, whose codec is in `slot`; None for video without actions.  embodiment: whose
     pictures they are, and how a sentence becomes a prompt.  labelled_part: part of its windows that come from episodes
-    with actions; None: as often as they come.
+    with actions; None: as often as they come.  encode: makes latents of windows over pictures; None: they have latents.
     """
 
     name: str
@@ -38,6 +38,7 @@ class Member:
     weight: float = 1.0
     embodiment: Embodiment | None = None
     labelled_part: float | None = None
+    encode: Callable[[WindowBatch], WindowBatch] | None = None
 
     def prompt(self, sentence: str) -> str:
         return sentence if self.embodiment is None else self.embodiment.prompt(sentence)
@@ -90,6 +91,8 @@ class Mixture:
         """Windows of the member in this place, in model units."""
         member = self.members[place]
         batch = member.source.collate(index)
+        if member.encode is not None:
+            batch = member.encode(batch)
         batch = replace(batch, text_id=batch.text_id + self._first_sentence[place])
         if member.units is not None:
             return in_model_units(batch, member.units, member.slot)
@@ -149,6 +152,8 @@ def joined(parts: Sequence[WindowBatch]) -> WindowBatch:
     columns: dict[str, Tensor] = {}
     for field in fields(WindowBatch):
         values = [getattr(part, field.name) for part in parts]
+        if all(value is None for value in values):
+            continue
         shapes = {tuple(value.shape[1:]) for value in values}
         if len(shapes) != 1:
             raise DatasetError(

@@ -21,9 +21,9 @@ what its chunk can teach: the actions after it answer a push that nobody could f
 
 import hashlib
 import math
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, fields, replace
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -32,13 +32,46 @@ from torch import Tensor
 from wam.data.errors import DatasetError, StaleCacheError
 from wam.data.filters import DatasetFilter, chosen_episodes, kept_spans
 from wam.data.instructions import TASK, read_instructions
-from wam.data.latent_cache import LatentCache
 from wam.data.lerobot_reader import LeRobotDataset
 from wam.data.schema import ACTION, ENV_TASK, EXECUTED, STATE
 from wam.data.vectors import columns_of, gathered
 from wam.encoders.video import FRAMES_PER_LATENT
 from wam.robot.embodiment import Embodiment
 from wam.robot.units import Units
+
+
+class Rows(Protocol):
+    """One array per row of a data set; `__getitem__` takes row numbers of any shape and puts them in front."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: np.ndarray, /) -> np.ndarray: ...
+
+
+class Frames(Protocol):
+    """What windows show of every row of a data set: a `LatentCache`, or `PictureRows`."""
+
+    @property
+    def dataset(self) -> str:
+        """Fingerprint of the data set."""
+
+    @property
+    def key(self) -> str:
+        """Names what the arrays depend on besides."""
+
+    @property
+    def video_stride(self) -> int: ...
+
+    @property
+    def broken(self) -> Mapping[int, str]: ...
+
+    @property
+    def anchor(self) -> Rows:
+        """The frame at a row."""
+
+    @property
+    def group(self) -> Rows:
+        """The frames that one latent frame behind a row stands for."""
 
 
 @dataclass(frozen=True)
@@ -188,6 +221,10 @@ class WindowBatch:
         row: int64 (B,), row of the anchor.
         embodiment: int64 (B,), slot of the robot; 0 until `in_model_units` sets it.
         action_dims: bool (B, A), False for padding.
+        beside: float32 (B, c, 1 + M K, h, w), channels beside every frame, for models that have them.
+        image: float32 (B, n, d), features of the first picture, for models that look at it.
+
+    With pictures in place of latents (`wam.data.picture_rows`) anchor and video are uint8, 3 and 12 channels of pixels.
     """
 
     anchor: Tensor
@@ -205,10 +242,13 @@ class WindowBatch:
     row: Tensor
     embodiment: Tensor
     action_dims: Tensor
+    beside: Tensor | None = None
+    image: Tensor | None = None
 
     def to(self, device: torch.device | str) -> "WindowBatch":
         """The same batch on another device."""
-        return WindowBatch(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
+        found = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self, **{name: x.to(device) for name, x in found.items() if x is not None})
 
 
 def in_model_units(batch: WindowBatch, units: Units, slot: int = 0) -> WindowBatch:
@@ -231,7 +271,7 @@ class WindowSource:
 
     Args:
         dataset: rows.
-        cache: latents of the same data set.
+        cache: latents, or pictures, of the same data set.
         spec: shape of the windows.
         selection: episodes.
         keep: parts of the data set that may be drawn.
@@ -247,7 +287,7 @@ class WindowSource:
     def __init__(
         self,
         dataset: LeRobotDataset,
-        cache: LatentCache,
+        cache: Frames,
         spec: WindowSpec,
         selection: EpisodeSelection | None = None,
         keep: DatasetFilter | None = None,
@@ -342,7 +382,9 @@ class WindowSource:
         action_row = chunk_row[:, :, None] + np.arange(spec.actions_per_chunk)
         # rows past the end of the span hold its last row, or the last latent frame that shows nothing behind a cut
         shown = last - np.where(end < self._length[index.episode], spec.rows_per_latent, 0)
+        anchor = self.cache.anchor[self._offset[index.episode] + index.row]
         video = self.cache.group[self._global(index, latent_row, shown)]
+        kept = np.uint8 if video.dtype == np.uint8 else np.float32  # half precision is for storage alone
         action = self._action[self._global(index, action_row, last)]
         labelled = self._labelled[index.episode]
         video_valid = chunk_valid[:, :, None] & (latent_row + spec.rows_per_latent <= last[:, None, None])
@@ -354,8 +396,8 @@ class WindowSource:
             video_valid &= ~astray[:, :, spec.rows_per_latent - 1 :: spec.rows_per_latent]
             action_valid[:, :, 1:] &= ~astray[:, :, :-1]
         arrays = {
-            "anchor": self.cache.anchor[self._offset[index.episode] + index.row][:, :, None].astype(np.float32),
-            "video": np.ascontiguousarray(np.moveaxis(video, 2, 1), dtype=np.float32),
+            "anchor": anchor[:, :, None].astype(kept),
+            "video": np.ascontiguousarray(np.moveaxis(video, 2, 1), dtype=kept),
             "action": np.where(labelled[:, None, None], action, np.float32(0)),
             "state": self._state[self._global(index, chunk_row, last)],
             "chunk_index": chunk_index,
@@ -436,13 +478,14 @@ def _rows_led_astray(dataset: LeRobotDataset, stray: float, chosen: Set[int]) ->
     return astray
 
 
-def _check_cache(dataset: LeRobotDataset, cache: LatentCache, spec: WindowSpec) -> None:
+def _check_cache(dataset: LeRobotDataset, cache: Frames, spec: WindowSpec) -> None:
     if cache.dataset != dataset.meta.fingerprint or len(cache.anchor) != dataset.num_rows:
         raise StaleCacheError(
-            f"{cache.folder}: made from data set {cache.dataset}, {dataset.root} is {dataset.meta.fingerprint}; "
+            f"latents {cache.key}: made from data set {cache.dataset}, {dataset.root} is {dataset.meta.fingerprint}; "
             "encode it again"
         )
     if cache.video_stride != spec.video_stride:
         raise StaleCacheError(
-            f"{cache.folder}: video stride is {cache.video_stride}, WindowSpec has {spec.video_stride}; encode again"
+            f"latents {cache.key}: video stride is {cache.video_stride}, WindowSpec has {spec.video_stride}; "
+            "encode again"
         )

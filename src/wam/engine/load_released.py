@@ -14,6 +14,7 @@ import torch
 
 from wam.checkpoints.errors import MissingPartError
 from wam.checkpoints.load import Progress, PublishedModel, load_published, load_text_encoder, silent
+from wam.checkpoints.model_folder import ROBOT
 from wam.checkpoints.recognise import PARTS
 from wam.checkpoints.source import Source, resolve
 from wam.encoders.text import TextEncoder
@@ -23,7 +24,7 @@ from wam.engine.compiled import compiled
 from wam.engine.placement import BlockOffload, DroppedTextEncoder, OffloadedImageEncoder, OffloadedVideoTokenizer
 from wam.engine.quantize import Weights, quantize
 from wam.engine.released_policy import ImageEncoder, PolicyConfig, ReleasedPolicy
-from wam.robot.embodiment import Embodiment
+from wam.robot.embodiment import Embodiment, load_embodiment
 from wam.robot.released import TAGS
 from wam.world_action_model import Network
 
@@ -116,10 +117,12 @@ def load_released(
 ) -> ReleasedModel:
     """A folder, a Hub id or a preset -> a model that acts.
 
-    robot: the tag of a robot that the weights know, such as "oxe_droid"; the first that is described when left out.
+    robot: the tag of a robot that the weights know, such as "oxe_droid", or a YAML file with the statistics of its
+    numbers; when left out, the one that they were fine-tuned for, or the first that is described.
     device: where the transformer works, and what `fit` does not keep away from it.
 
-    Raises a `CheckpointError` naming what is missing, and ValueError for what the device cannot do (see `quantize`).
+    Raises a `CheckpointError` naming what is missing, EmbodimentError for a robot without statistics, and ValueError
+    for what the device cannot do (see `quantize`).
     """
     fit, place = fit or Fit(), resolve(source)
     missing = [part for part in ("vae", "text_encoder") if part not in place.found.pieces]
@@ -129,12 +132,10 @@ def load_released(
     model = load_published(
         place, components=components, dtype=fit.dtype(device), device=device, places=fit.places(), progress=progress
     )
-    known = [tag for tag in model.robots if tag in TAGS]
-    described = model.robot(robot or (known[0] if known else ""))
     config = config or PolicyConfig()
     assert model.vae is not None  # looked for above
-    if config.canvas_size is None and model.vae.spatial_factor == WAN_22_FACTOR:
-        config = replace(config, canvas_size=CANVAS_5B)
+    if config.canvas_size is None:
+        config = replace(config, canvas_size=canvas_of(model.vae))
     return ReleasedModel(
         name=model.source,
         identity=model.identity,
@@ -143,9 +144,26 @@ def load_released(
         tokenizer=OffloadedVideoTokenizer(model.vae, device) if fit.vae == "visit" else model.vae,
         text_encoder=_text_encoder(model, place, device, fit),
         image_encoder=_image_encoder(model, device, fit),
-        robot=described,
+        robot=_robot(model, place, robot),
         config=config,
     )
+
+
+def canvas_of(tokenizer: VideoTokenizer) -> tuple[int, int] | None:
+    """The size that a whole canvas is resized to, for the VAE of Wan 2.2; None: it stays as it is."""
+    return CANVAS_5B if tokenizer.spatial_factor == WAN_22_FACTOR else None
+
+
+def _robot(model: PublishedModel, place: Source, asked: str | None) -> Embodiment:
+    """The robot that is asked for, or that comes with the weights, as wide as their vectors."""
+    own = place.folder / ROBOT
+    if asked is None and own.is_file():
+        asked = str(own)
+    if asked is None or Path(asked).suffix not in {".yaml", ".yml"}:
+        known = [tag for tag in model.robots if tag in TAGS]
+        return model.robot(asked or (known[0] if known else ""))
+    c = model.config
+    return replace(load_embodiment(asked), state_width=c.state_dim, action_width=c.action_dim)
 
 
 def _network(model: PublishedModel, device: str, fit: Fit) -> Network:

@@ -65,6 +65,18 @@ class PolicyConfig:
     decode_video: bool = False
 
 
+def first_frame_channels(tokenizer: VideoTokenizer, first: Tensor, frames: int) -> Tensor:
+    """What stands beside the latents of a window: a mask, and the latents of its first picture before grey ones.
+
+    first: (B, 3, 1, H, W) in [-1, 1], where the tokenizer works.  Returns (B, 4 + z, frames, h, w).
+    """
+    grey = torch.zeros_like(first).expand(-1, -1, raw_frames(frames) - 1, -1, -1)
+    latents = tokenizer.encode(torch.cat([first, grey], dim=2))
+    mask = torch.zeros_like(latents[:, :1]).repeat(1, MASK_CHANNELS, 1, 1, 1)
+    mask[:, :, 0] = 1
+    return torch.cat([mask, latents], dim=1)
+
+
 @dataclass
 class _Session:
     """What has been seen since the memory was last emptied. chunk: the newest one in it."""
@@ -156,7 +168,7 @@ class ReleasedPolicy:
         if not np.isfinite(state).all():
             raise ValueError(f"state: not finite in {state.tolist()}; check the robot's sensors")
         canvases = np.stack([compose(look.images, self.embodiment) for look in observations])
-        return torch.from_numpy(state)[None], self._video(canvases)
+        return torch.tensor(state)[None], self._video(canvases)
 
     def _video(self, canvases: Image) -> Tensor:
         video = canvas_to_video(canvases, self.config.picture_dtype).float()
@@ -218,15 +230,11 @@ class ReleasedPolicy:
         return self._to_network(latents[:, :, 1:])
 
     def _first_frame(self, present: Tensor) -> Tensor | None:
-        """What stands beside the noisy latents of a whole window: mask, and latents of the picture before grey ones."""
+        """What stands beside the latents of a whole window, for models that see it."""
         if not self._takes_first_frame:
             return None
         frames = 1 + self._memory * self.transformer.config.frames_per_chunk
-        grey = torch.zeros_like(present).expand(-1, -1, raw_frames(frames) - 1, -1, -1)
-        latents = self.tokenizer.encode(torch.cat([present, grey], dim=2).to(self._tokenizer_device))
-        mask = torch.zeros_like(latents[:, :1]).repeat(1, MASK_CHANNELS, 1, 1, 1)
-        mask[:, :, 0] = 1
-        return self._to_network(torch.cat([mask, latents], dim=1))
+        return self._to_network(first_frame_channels(self.tokenizer, present.to(self._tokenizer_device), frames))
 
     def _contexts(self, instruction: str, present: Tensor) -> list[Context]:
         """Keys and values of the prompt, and of the negative one where guidance asks for it."""

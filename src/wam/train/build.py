@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from wam.checkpoints.model_folder import TOKENIZER, save_adapted
@@ -19,7 +20,7 @@ from wam.train.adapt import choose_what_learns, whole_codecs
 from wam.train.config import TrainConfig
 from wam.train.parallel import Processes
 from wam.train.samples import Dreamer
-from wam.train.sources import held_out, members_of, open_entries, robots_of
+from wam.train.sources import held_out, latents_by, members_of, open_entries, robots_of
 from wam.train.start import Start, grown, known_robots, settled
 from wam.train.trackers import check_trackers
 from wam.train.trainer import Trainer
@@ -43,7 +44,7 @@ def build(
     tokenizer = NanoTokenizer.from_pretrained(config.tokenizer)
     patch_grid(tokenizer.config.latent_grid, config.size.patch)  # before hours of encoding
     with processes.main_first():  # what is not encoded yet, one of them encodes
-        opened = open_entries(config, tokenizer, progress)
+        opened = open_entries(config, latents_by(tokenizer, progress))
     found = robots_of(config, opened)
     robots = found if start is None else known_robots(start.config, found, config.adapt)
     training = members_of(opened, robots, config.windows.labelled_part)
@@ -52,7 +53,8 @@ def build(
     text_encoder = MiniLMTextEncoder.for_prompts(said) if start is None else MiniLMTextEncoder(start.config.text_len)
     prompts = text_features(text_encoder, said)
     torch.manual_seed(config.seed)
-    latent = opened[0].cache.latent_shape
+    _, z, height, width = opened[0].cache.anchor[np.zeros(1, dtype=np.int64)].shape
+    latent = z, height, width
     if start is None:
         model = WorldActionModel(_from_nothing(config, robots, latent, text_encoder))
     else:

@@ -69,7 +69,7 @@ class ValidationConfig:
     levels: tuple[float, ...] = (0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
     """Noise levels at which the losses are measured."""
     steps: tuple[int, ...] = (1, 4)
-    """Network calls with which actions are imagined, to be compared with the recorded ones."""
+    """Network calls with which actions are imagined, to be compared with the recorded ones; none: losses alone."""
     samples: int = 4
     """Stretches of held-out episodes that are dreamed for people to look at; 0: none."""
     sample_chunks: int = 6

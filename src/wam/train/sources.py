@@ -26,11 +26,11 @@ from wam.data.errors import DatasetError
 from wam.data.files import read_yaml
 from wam.data.filters import DatasetFilter
 from wam.data.instructions import TASK
-from wam.data.latent_cache import LatentCache, encode_dataset
+from wam.data.latent_cache import encode_dataset
 from wam.data.lerobot_reader import LeRobotDataset, OnBroken
 from wam.data.mixture import Member
 from wam.data.stats import robot_statistics
-from wam.data.windows import EpisodeSelection, WindowSource, WindowSpec
+from wam.data.windows import EpisodeSelection, Frames, WindowSource, WindowSpec
 from wam.encoders.nano_tokenizer import NanoTokenizer
 from wam.robot.embodiment import Embodiment, EmbodimentError, load_embodiment
 from wam.robot.units import Units
@@ -56,11 +56,11 @@ class DataEntry:
 
 @dataclass(frozen=True)
 class Opened:
-    """A data set with its latents, how its robot is described, and the windows of its training episodes."""
+    """A data set with its latents or pictures, how its robot is described, and the windows of its training episodes."""
 
     entry: DataEntry
     dataset: LeRobotDataset
-    cache: LatentCache
+    cache: Frames
     embodiment: Embodiment
     training: WindowSource
 
@@ -79,15 +79,27 @@ def read_entries(config: TrainConfig) -> list[DataEntry]:
     return [_entry(fields, f"{config.data}: entry {place}") for place, fields in enumerate(listed)]
 
 
-def open_entries(
-    config: TrainConfig, tokenizer: NanoTokenizer, progress: Callable[[int, int], None] | None = None
-) -> list[Opened]:
-    """Open every data set and encode the latents that are still missing."""
+FramesOf = Callable[[DataEntry, LeRobotDataset, Embodiment], Frames]
+"""What the windows of a data set show."""
+
+
+def latents_by(tokenizer: NanoTokenizer, progress: Callable[[int, int], None] | None = None) -> FramesOf:
+    """Latents, encoded beside the data set where that has not been done."""
+
+    def encoded(entry: DataEntry, dataset: LeRobotDataset, robot: Embodiment) -> Frames:
+        place = dataset.root / LATENTS
+        return encode_dataset(dataset, tokenizer, robot, place, progress=progress, on_broken=entry.on_broken)
+
+    return encoded
+
+
+def open_entries(config: TrainConfig, frames_of: FramesOf) -> list[Opened]:
+    """Open every data set and what its windows show."""
     opened = []
     for entry in read_entries(config):
         dataset = LeRobotDataset(str(entry.data), revision=entry.revision, on_broken=entry.on_broken)
-        embodiment, latents = load_embodiment(entry.embodiment), dataset.root / LATENTS
-        cache = encode_dataset(dataset, tokenizer, embodiment, latents, progress=progress, on_broken=entry.on_broken)
+        embodiment = load_embodiment(entry.embodiment)
+        cache = frames_of(entry, dataset, embodiment)
         training = window_source(config, entry, dataset, cache, embodiment, "train")
         opened.append(Opened(entry, dataset, cache, embodiment, training))
     return opened
@@ -160,7 +172,7 @@ def held_out(config: TrainConfig, opened: list[Opened], training: list[Member]) 
 
 
 def window_source(
-    config: TrainConfig, entry: DataEntry, dataset: LeRobotDataset, cache: LatentCache, robot: Embodiment, split: str
+    config: TrainConfig, entry: DataEntry, dataset: LeRobotDataset, cache: Frames, robot: Embodiment, split: str
 ) -> WindowSource:
     """Windows of the training or the validation episodes."""
     w = config.windows

@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wam.checkpoints.model_folder import load_model, tokenizer_of
+from wam.checkpoints.model_folder import CONFIG, load_model, tokenizer_of
+from wam.checkpoints.recognise import FORMAT, read_fields
 from wam.data.latent_cache import tokenizer_fingerprint
 from wam.encoders.nano_tokenizer import NanoTokenizer
 from wam.engine.load import resolve
@@ -36,8 +37,13 @@ class Start:
 
     @classmethod
     def load(cls, init: Path) -> Start:
-        """init: a folder, a whole model or an adapter, or the name of a shipped model."""
+        """init: a folder, a whole model or an adapter, or the name of a shipped model.
+
+        Raises ValueError for weights that this project did not train.
+        """
         folder = resolve(init)
+        if (folder / CONFIG).is_file() and read_fields(folder / CONFIG).get("format") == FORMAT:
+            raise ValueError(f"--init {init}: are published weights; adapt them with `wam finetune {init} ...`")
         return cls(folder, load_model(folder))
 
     @property

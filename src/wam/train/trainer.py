@@ -301,8 +301,9 @@ class Trainer:
 
 
 def _rows(batch: Any, rows: slice) -> Any:
-    """The same of some windows; batch: a dataclass of tensors over windows."""
-    return type(batch)(**{field.name: getattr(batch, field.name)[rows] for field in dataclasses.fields(batch)})
+    """The same of some windows; batch: a dataclass of tensors over windows, or None."""
+    found = {field.name: getattr(batch, field.name) for field in dataclasses.fields(batch)}
+    return type(batch)(**{name: value if value is None else value[rows] for name, value in found.items()})
 
 
 def _parameter_groups(model: WorldActionModel, weight_decay: float) -> list[dict[str, Any]]:

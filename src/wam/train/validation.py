@@ -87,7 +87,7 @@ def score(
     result: Score = {"embodiment": _robot_name(member), "windows": len(index.row)}
     result |= losses(model, whole, seed)
     result |= losses_at_levels(model, whole, config.levels, seed)
-    if member.units is None:
+    if member.units is None or not config.steps:
         return result
     sums = None
     samplers = {str(steps): _sampler(steps, model.config.noise) for steps in config.steps}
