@@ -82,7 +82,9 @@ def test_the_previous_frame_is_the_one_before_the_chunk_and_changes_the_dream() 
     assert not torch.allclose(dream(windows.anchor), dream(windows.anchor + 1))
     with pytest.raises(ValueError, match="this model sees the previous frame"):
         dream(None)
-    with pytest.raises(ValueError, match="in_channels is 4, but latents of 4 channels with see_previous=True need 8"):
+    with pytest.raises(
+        ValueError, match="in_channels is 4, but latents of 4 channels with see_previous=True and beside=0 need 8"
+    ):
         replace(TINY, see_previous=True)
 
 
