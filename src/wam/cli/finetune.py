@@ -32,8 +32,7 @@ from wam.train.parallel import Parallel, Processes
 class FineTune:
     """Adapt published weights to a robot.
 
-    The defaults of noise and optimiser are those of the released training, but that a quarter of the chunks begins at
-    pure noise, where every sampler starts.
+    Noise levels, their weights and the optimiser are by default those of the released training.
     """
 
     base: tyro.conf.Positional[str]
@@ -56,7 +55,7 @@ class FineTune:
     """Chunks of the longest window, as many as the weights remember."""
     validation_share: float = 0.03
     """Share of the episodes held out for validation, one of each data set at least; 0: no validation."""
-    noise: NoiseConfig = NoiseConfig("coupled", video_shift=5.0, action_shift=5.0)
+    noise: NoiseConfig = NoiseConfig("coupled", 5.0, 5.0, action_at_noise=0.0, weighting="bump")
     optimizer: OptimizerConfig = OptimizerConfig(1e-4, 1e-5, (0.95, 0.999), warmup_steps=100, flat_share=0.0, ema=0.99)
     video_weight: float = 1.0
     batch: int = 1
