@@ -30,10 +30,7 @@ from wam.train.parallel import Parallel, Processes
 
 @dataclass(frozen=True)
 class FineTune:
-    """Adapt published weights to a robot.
-
-    Noise levels, their weights and the optimiser are by default those of the released training.
-    """
+    """Adapt published weights to a robot; noise and optimiser are by default those of the released training."""
 
     base: tyro.conf.Positional[str]
     """A folder, a Hub id or a preset; see `wam inspect`."""

@@ -68,7 +68,7 @@ def build_finetune(
     processes = processes or Processes(config.precision)
     with processes.main_first():  # what has to be downloaded, one of them downloads
         opened, place = open_entries(config, pictures), resolve(config.init)
-    robot = _known_robot(place, robots_of(config, opened), config)
+    robot = _known_robot(place, _network_of(place), robots_of(config, opened), config)
     members = members_of(opened, (robot,), config.windows.labelled_part)
     prompts = _prompts(members, place, processes)
     model = _load(place, config, processes, progress)
@@ -92,6 +92,18 @@ def pictures(entry: DataEntry, dataset: LeRobotDataset, robot: Embodiment) -> Fr
 
 
 # ---------------------------------------------------------------- the weights
+
+
+def _network_of(place: Source) -> TransformerConfig:
+    """What the weights are, from headers alone. Raises a `CheckpointError` unless they could act."""
+    if place.found.kind == "nano":
+        raise ForeignCheckpointError(f"{place.asked}: is a model of `wam train`; adapt it with `wam train --init`")
+    c = checked_transformer(place).config
+    needed = ("vae", "text_encoder") if c.image_dim is None else ("vae", "text_encoder", "image_encoder")
+    missing = [part for part in needed if part not in place.found.pieces]
+    if missing:
+        raise MissingPartError(f"{place.asked}: has no {missing[0]}, so it cannot be adapted; see wam inspect")
+    return c
 
 
 def _load(
@@ -145,26 +157,18 @@ def _learner(config: TrainConfig, model: PublishedModel, robot: Embodiment, enco
 def _encoder(model: PublishedModel, device: torch.device) -> WindowEncoder:
     c, tokenizer, image = model.config, model.vae, model.image_encoder
     assert tokenizer is not None  # looked for above
-    if (c.image_dim is None) != (image is None):
-        raise MissingPartError(f"{model.source}: its transformer has image_dim={c.image_dim}, image encoder: {image}")
-    look = None if image is None else image.encode
+    look = None if image is None or c.image_dim is None else image.encode
     return WindowEncoder(tokenizer, look, c.in_channels > tokenizer.z_channels, device, canvas_of(tokenizer))
 
 
 # ---------------------------------------------------------------- the robot and what is said
 
 
-def _known_robot(place: Source, found: Sequence[Embodiment], config: TrainConfig) -> Embodiment:
+def _known_robot(place: Source, c: TransformerConfig, found: Sequence[Embodiment], config: TrainConfig) -> Embodiment:
     """The robot of the data, as wide as the weights' vectors, scaled as the weights know it or as its data says.
 
-    Reads headers alone.  Raises MissingPartError for weights that could not act, EmbodimentError for another robot.
+    Raises EmbodimentError naming what does not fit.
     """
-    if place.found.kind == "nano":
-        raise ForeignCheckpointError(f"{place.asked}: is a model of `wam train`; adapt it with `wam train --init`")
-    c = checked_transformer(place).config
-    missing = [part for part in ("vae", "text_encoder") if part not in place.found.pieces]
-    if missing:
-        raise MissingPartError(f"{place.asked}: has no {missing[0]}, so it cannot be adapted; see wam inspect")
     if len(found) != 1:
         names = [robot.name for robot in found]
         raise EmbodimentError(
@@ -206,9 +210,7 @@ def _prompts(members: Sequence[Member], place: Source, processes: Processes) -> 
     said = []
     for member in members:
         assert member.embodiment is not None, "members_of says whose pictures they are"
-        said += [
-            released_prompt(member.embodiment, sentence) if sentence else "" for sentence in member.source.sentences
-        ]
+        said += [released_prompt(member.embodiment, sentence) for sentence in member.source.sentences]
     encoder: TextEncoder = load_text_encoder(place, dtype=processes.dtype, device=processes.device)
     return text_features(encoder, said)
 
