@@ -16,20 +16,27 @@ from tests.data.synthetic import CAMERAS, write_dataset
 from tests.train.processes import together
 from torch import Tensor
 
+from wam.checkpoints.convert import convert
 from wam.checkpoints.errors import CheckpointError
+from wam.checkpoints.inspection import inspect
+from wam.checkpoints.load import load_published
 from wam.checkpoints.lora_files import read_adapter
 from wam.checkpoints.merge_files import merge_files
+from wam.checkpoints.model_folder import read_robot
 from wam.checkpoints.save import save_published
 from wam.cli.finetune import FineTune, main
+from wam.data.errors import DatasetError
 from wam.data.lerobot_writer import LeRobotWriter
 from wam.data.schema import Camera, DatasetSpec, EpisodeData, Feature
-from wam.engine.load_released import load_released
+from wam.engine.load_released import Fit, load_released
 from wam.engine.released_loop import ReleasedSampler
 from wam.engine.released_policy import PolicyConfig
 from wam.evaluate.parity.network import released_window
 from wam.model.transformer import Pass, Transformer, Velocity
+from wam.robot.canvas import compose
 from wam.robot.embodiment import Embodiment, EmbodimentError, load_embodiment
 from wam.robot.observation import Observation
+from wam.robot.preprocess import to_unit_range
 from wam.train.finetune import build_finetune
 from wam.train.parallel import Parallel
 from wam.train.start import Start
@@ -149,10 +156,14 @@ def test_windows_are_encoded_as_the_policy_encodes_what_it_sees(root: Path, tmp_
     session = policy.policy()
     session.act([Observation(look, state, "do it", 0.0)])
     assert session._session is not None and session._session.loop.first_frame is not None
-    assert windows.beside is not None
+    assert windows.beside is not None and windows.image is not None and policy.image_encoder is not None
     torch.testing.assert_close(windows.anchor, session._session.last, rtol=0, atol=1e-5)
     beside = session._session.loop.first_frame[:, :, : windows.beside.shape[2]]
     torch.testing.assert_close(windows.beside, beside, rtol=0, atol=1e-5)
+    torch.testing.assert_close(windows.image, policy.image_encoder(compose(look, robot)[None]), rtol=0, atol=1e-5)
+    shown = cache.frames(episode, row + 3 * np.arange(1 + 4 * 2 * 2))
+    clip = to_unit_range(torch.from_numpy(shown)).transpose(0, 1)[None]
+    torch.testing.assert_close(windows.video, policy.tokenizer.encode(clip)[:, :, 1:], rtol=0, atol=1e-5)
 
 
 def yaml_of(robot: Embodiment, folder: Path) -> str:
@@ -202,6 +213,30 @@ def test_the_same_command_goes_on_where_it_was(root: Path, finished: Path, tmp_p
         assert torch.equal(whole[name], resumed[name]), name
 
 
+def test_an_adapter_acts_beside_its_base_as_it_does_merged(root: Path, finished: Path, tmp_path: Path) -> None:
+    merge_files(root / "base", finished, tmp_path / "merged")
+    whole, beside = (load_released(folder, config=QUICK) for folder in (tmp_path / "merged", finished))
+    assert beside.robot == whole.robot and beside.name == "model" and beside.identity != whole.identity
+    looks = {camera: np.full((48, 48, 3), 90, np.uint8) for camera in CAMERAS}
+    look = Observation(looks, np.zeros(4, np.float32), "do it", 0.0)
+    chunks = [model.policy().act([look]).actions for model in (whole, beside)]
+    np.testing.assert_allclose(chunks[0], chunks[1], atol=1e-4)
+    with pytest.raises(ValueError, match="is an adapter, which runs beside a base"):
+        load_released(finished, fit=Fit(weights="int8"))
+
+
+def test_the_robot_goes_along_when_weights_are_converted(root: Path, finished: Path, tmp_path: Path) -> None:
+    merge_files(root / "base", finished, tmp_path / "merged")
+    convert(tmp_path / "merged", tmp_path / "bf16", dtype=torch.bfloat16)
+    load_published(tmp_path / "bf16").save_pretrained(tmp_path / "again")
+    for folder in (tmp_path / "bf16", tmp_path / "again"):
+        assert read_robot(folder) == read_robot(finished)
+        assert inspect(folder).embodiments["kitchen"]
+    assert load_released(tmp_path / "again", "kitchen", config=QUICK).robot.name == "kitchen"
+    further = build_finetune(asked(root, tmp_path / "run", base=str(tmp_path / "merged")).training())
+    assert further.bare.config.embodiments[0].statistics == Embodiment.from_yaml(finished / "robot.yaml").statistics
+
+
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp2"])
 def test_two_processes_learn_what_one_does(root: Path, finished: Path, tmp_path: Path, parallel: Parallel) -> None:
     together(2, main, asked(root, tmp_path / "run", batch=1, parallel=parallel))
@@ -228,10 +263,41 @@ def test_training_lowers_the_loss(root: Path, tmp_path: Path) -> None:
     assert losses[-1] < 0.8 * losses[0]
 
 
-def test_bfloat16_weights_learn_in_float32(root: Path, tmp_path: Path) -> None:
-    main(asked(root, tmp_path / "run", precision="bf16", steps=1))
-    stored = read_adapter(tmp_path / "run" / "model").tensors
-    assert {x.dtype for x in stored.values()} == {torch.float32}
+def test_bfloat16_weights_learn_in_float32_in_shards_too(root: Path, tmp_path: Path) -> None:
+    main(asked(root, tmp_path / "one", precision="bf16", steps=1))
+    together(2, main, asked(root, tmp_path / "two", precision="bf16", steps=1, batch=1, parallel="fsdp2"))
+    one, two = (read_adapter(tmp_path / name / "model").tensors for name in ("one", "two"))
+    assert {x.dtype for x in one.values()} == {torch.float32}
+    for name in one:
+        torch.testing.assert_close(two[name], one[name], rtol=0, atol=5e-4, msg=name)
+
+
+def test_a_5b_sees_the_whole_canvas_resized_and_nothing_beside(root: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    """As if the tiny VAE were that of Wan 2.2; the transformer reads its latents alone and has no image branch."""
+    monkeypatch.setattr("wam.engine.load_released.WAN_22_FACTOR", 8)
+    monkeypatch.setattr("wam.engine.load_released.CANVAS_5B", (16, 32))
+    transformer: Any = tiny.randomised(Transformer(replace(SIZES, in_channels=16, image_dim=None)))
+    save_published(replace(tiny.whole(), transformer=transformer, image_encoder=None), tmp_path / "base")
+    trainer = build_finetune(asked(root, tmp_path / "run", base=str(tmp_path / "base")).training())
+    windows = next(trainer.batches)
+    assert windows.beside is None and windows.image is None and windows.video.shape[-2:] == (2, 4)
+    assert torch.isfinite(trainer.train_step().action)
+
+
+def test_video_without_actions_in_every_batch(root: Path, tmp_path: Path) -> None:
+    entries = [{"data": str(root / "data"), "embodiment": str(root / "kitchen.yaml")}]
+    people = {**entries[0], "video_only": True}
+    (tmp_path / "mixture.yaml").write_text(json.dumps([*entries, people]))
+    mixed = {"data": tmp_path / "mixture.yaml", "robot": None}
+    optimizer = replace(FineTune.optimizer, accumulate=2)
+    main(asked(root, tmp_path / "run", **mixed, batch=1, optimizer=optimizer, steps=2, models_every=1))
+    assert (tmp_path / "run" / "models" / "step-00000001" / "robot.yaml").is_file()
+    line = json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[0])
+    assert line["action"] > 0 and line["video"] > 0
+    with pytest.raises(DatasetError, match="gives it no window in a batch of 1"):
+        build_finetune(asked(root, tmp_path / "few", **mixed, batch=1).training())
+    with pytest.raises(ValueError, match="mixture.yaml names the robots itself"):
+        asked(root, tmp_path / "few", data=tmp_path / "mixture.yaml").training()
 
 
 # ---------------------------------------------------------------- robots
@@ -271,8 +337,9 @@ def test_weights_that_cannot_be_adapted_so_are_named(root: Path, finished: Path,
     ):
         with pytest.raises(CheckpointError, match=error):
             build_finetune(asked(root, tmp_path / "run", base=str(base)).training())
-    with pytest.raises(ValueError, match="are published weights; adapt them with `wam finetune"):
-        Start.load(root / "base")
+    for init in (root / "base", Path("dreamzero-droid")):
+        with pytest.raises(ValueError, match="adapt published weights with `wam finetune`"):
+            Start.load(init)
     shutil.copytree(root / "base", tmp_path / "mute", ignore=shutil.ignore_patterns("text_encoder"))
     with pytest.raises(CheckpointError, match="has no text_encoder, so it cannot be adapted"):
         build_finetune(asked(root, tmp_path / "run", base=str(tmp_path / "mute")).training())
@@ -283,5 +350,5 @@ def test_a_robot_that_does_not_fit_is_named(root: Path, tmp_path: Path) -> None:
     with pytest.raises(EmbodimentError, match="'kitchen': frames_per_chunk is 6, the weights were trained with 2"):
         build_finetune(asked(root, tmp_path / "run", robot=str(tmp_path / "other.yaml")).training())
     replace(KITCHEN, view_height=30).to_yaml(tmp_path / "odd.yaml")
-    with pytest.raises(EmbodimentError, match="canvas of 30 x 64 cannot be cut"):
+    with pytest.raises(EmbodimentError, match="canvas of 30 x 64 cannot be cut into patches of 16 x 16"):
         build_finetune(asked(root, tmp_path / "run", robot=str(tmp_path / "odd.yaml")).training())

@@ -125,7 +125,7 @@ def test_few_episodes_are_validated_on_one_of_them_or_on_none(material: Path, tm
         assert len([line for line in log if "validation" in line]) == checks
         plot_losses(tmp_path / str(share) / LOG, tmp_path / "loss.png")
     write_dataset(tmp_path / "one", 1, length=60)
-    with pytest.raises(DatasetError, match="0 of 1 episodes selected .*--windows.validation-share 0 trains without"):
+    with pytest.raises(DatasetError, match="0 of 1 episodes selected .*a validation share of 0 trains without"):
         build(tiny_run(material, tmp_path / "out", data=tmp_path / "one"))
 
 

@@ -116,7 +116,7 @@ def _rung(
     activations = training_activations(s.config, tokens, checkpointing=method.checkpointing)
     memory = {name: size * trained for name, size in STATE.items()}
     memory |= {"frozen weights": frozen, "activations": activations.total, "reserve": reserve}
-    if method.encoders != "none":
+    if method.encoders != "none":  # one window at a time goes through them
         memory["encoders and VAE"] = _encoders(s, with_text=method.encoders == "all")
     flops = training_flops(s.config, tokens, lora_rank=method.rank, recompute=method.checkpointing)
     return TrainingRung(

@@ -22,6 +22,7 @@ from wam.checkpoints.files import open_tensors
 from wam.checkpoints.identity import identity
 from wam.checkpoints.lazy import cast
 from wam.checkpoints.licence import Licence, announce
+from wam.checkpoints.model_folder import read_robot
 from wam.checkpoints.recognise import PARTS, Piece
 from wam.checkpoints.save import Beside, Facts, Progress, require_free, write_checkpoint
 from wam.checkpoints.shards import SHARD_BYTES
@@ -97,11 +98,11 @@ def _frozen(piece: Piece, dtype: torch.dtype | None) -> Frozen:
 
 
 def _beside(place: Source, metadata: Metadata | None) -> Beside:
-    """Statistics, tokenizer and licence go along."""
+    """Statistics, robot, tokenizer and licence go along."""
     tokenizer = place.found.tokenizer
     licences = tuple(sorted(place.folder.glob("LICEN[SC]E*")))
     copy = None if tokenizer is None else lambda folder: shutil.copytree(tokenizer, folder, dirs_exist_ok=True)
-    return Beside(metadata, copy, licences)
+    return Beside(metadata, copy, read_robot(place.folder), licences)
 
 
 def _record(place: Source, what: Plan, to: Target) -> dict[str, Any]:

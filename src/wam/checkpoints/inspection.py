@@ -14,6 +14,7 @@ from wam.checkpoints.errors import CheckpointError
 from wam.checkpoints.files import TensorFiles, open_tensors
 from wam.checkpoints.licence import Licence, licence_of
 from wam.checkpoints.lora_files import read_adapter
+from wam.checkpoints.model_folder import read_robot
 from wam.checkpoints.names import ADAPTERS, LoadReport, compare, from_wan
 from wam.checkpoints.presets import PRESETS, skeleton
 from wam.checkpoints.recognise import Piece
@@ -116,7 +117,8 @@ def inspect(asked: str | Path) -> Inspection:
     source = resolve(asked)
     found = source.found
     metadata = {} if found.metadata is None else read_metadata(found.metadata)
-    robots = {tag: tag in TAGS for tag in metadata}
+    fitted = read_robot(source.folder)
+    robots = {tag: tag in TAGS for tag in metadata} | ({} if fitted is None else {fitted.name: True})
     if found.kind == "nano":
         robots = {str(robot["name"]): True for robot in found.fields["embodiments"]}
     parts = tuple(_facts(piece) for piece in found.pieces.values())

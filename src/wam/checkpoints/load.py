@@ -21,6 +21,7 @@ from wam.checkpoints.errors import MissingPartError
 from wam.checkpoints.identity import identity
 from wam.checkpoints.lazy import Translated
 from wam.checkpoints.licence import Licence, announce
+from wam.checkpoints.model_folder import read_robot
 from wam.checkpoints.presets import skeleton
 from wam.checkpoints.recognise import PARTS, Piece
 from wam.checkpoints.source import Source, resolve
@@ -47,7 +48,8 @@ def silent(component: str, done: int, total: int) -> None:
 class PublishedModel:
     """Everything that a checkpoint holds, ready to run. A component is None when it was not asked for, or not there.
 
-    metadata: statistics of robots as DreamZero writes them, {} for plain video models.  identity: names the weights of
+    metadata: statistics of robots as DreamZero writes them, {} for plain video models.  fitted: the robot that the
+    weights were adapted to, if they were.  identity: names the weights of
     the transformer (`wam.checkpoints.identity`), modules that started untrained left out.
     """
 
@@ -60,6 +62,7 @@ class PublishedModel:
     text_encoder: Umt5TextEncoder | None = None
     image_encoder: ClipImageEncoder | None = None
     metadata: Metadata | None = None
+    fitted: Embodiment | None = None
 
     @property
     def config(self) -> TransformerConfig:
@@ -72,6 +75,8 @@ class PublishedModel:
 
     def robot(self, tag: str) -> Embodiment:
         """With its statistics. Raises UnknownEmbodimentError naming the robots there are."""
+        if self.fitted is not None and tag == self.fitted.name:
+            return self.fitted
         return robot_of(self.metadata or {}, tag, self.source)
 
     @classmethod
@@ -124,6 +129,7 @@ def load_published(
         text_encoder=_text_encoder(frozen["text_encoder"], place) if "text_encoder" in frozen else None,
         image_encoder=ClipImageEncoder(cast(Any, frozen["image_encoder"])) if "image_encoder" in frozen else None,
         metadata=metadata,
+        fitted=read_robot(place.folder),
     )
 
 

@@ -88,13 +88,23 @@ def _write_adapter(transformer: Transformer, adapter: Adapter, place: str, folde
             os.replace(Path(scratch) / "adapter" / name, folder / name)
 
 
+def read_robot(folder: Path) -> Embodiment | None:
+    """The robot that published weights were adapted to, if they were."""
+    return Embodiment.from_yaml(folder / ROBOT) if (folder / ROBOT).is_file() else None
+
+
+def published_base(folder: Path) -> str:
+    """What an adapter calls the published weights that it belongs to: a folder, a Hub id or a preset.
+
+    Raises MissingPartError when it does not say.
+    """
+    named = _named_base(folder)
+    return str(folder / named) if (folder / named).exists() else named
+
+
 def base_of(folder: Path) -> Path:
     """The folder of the base that an adapter names. Raises MissingPartError when it does not, or it is not there."""
-    named = read_fields(folder / PEFT_CONFIG).get("base_model_name_or_path")
-    if not isinstance(named, str) or not named:
-        raise MissingPartError(
-            f"{folder / PEFT_CONFIG}: names no base; merge the adapter with `wam merge-lora BASE {folder} OUT`"
-        )
+    named = _named_base(folder)
     for place in (folder / named, SHIPPED / named):
         if (place / CONFIG).is_file():
             return place.resolve()
@@ -102,6 +112,15 @@ def base_of(folder: Path) -> Path:
         f"{folder}: its base {named!r} is not there; put it back, or merge the adapter with "
         f"`wam merge-lora BASE {folder} OUT` and use OUT"
     )
+
+
+def _named_base(folder: Path) -> str:
+    named = read_fields(folder / PEFT_CONFIG).get("base_model_name_or_path")
+    if not isinstance(named, str) or not named:
+        raise MissingPartError(
+            f"{folder / PEFT_CONFIG}: names no base; merge the adapter with `wam merge-lora BASE {folder} OUT`"
+        )
+    return named
 
 
 def tokenizer_of(folder: Path) -> Path:

@@ -23,12 +23,14 @@ from wam.checkpoints.errors import MismatchError, OutputError
 from wam.checkpoints.identity import identity
 from wam.checkpoints.licence import Licence
 from wam.checkpoints.load import PublishedModel
+from wam.checkpoints.model_folder import ROBOT
 from wam.checkpoints.names import compare
 from wam.checkpoints.presets import PRESETS, skeleton
 from wam.checkpoints.recognise import CONFIG
 from wam.checkpoints.shards import layout, missing_bytes, require_space, write, write_json
 from wam.checkpoints.targets import Files, Frozen, Held, Plan, library_fields, plan
 from wam.model.config import TransformerConfig
+from wam.robot.embodiment import Embodiment
 
 RECORD = "writing.json"
 Progress = Callable[[int, int], None]  # bytes done, bytes in all
@@ -57,10 +59,13 @@ class Facts:
 
 @dataclass(frozen=True)
 class Beside:
-    """Small things that go along. tokenizer: writes its files into a folder.  files: copied to the root."""
+    """Small things that go along. robot: that the weights were adapted to.  tokenizer: writes its files into a folder.
+    files: copied to the root.
+    """
 
     metadata: Mapping[str, Any] | None = None
     tokenizer: Callable[[Path], object] | None = None
+    robot: Embodiment | None = None
     files: tuple[Path, ...] = ()
 
 
@@ -88,7 +93,7 @@ def save_published(model: PublishedModel, folder: Path | str, progress: Progress
         plan("wam", model.config, weights, frozen),
         model.config,
         facts,
-        Beside(model.metadata, tokenizer),
+        Beside(model.metadata, tokenizer, model.fitted),
         progress=progress,
     )
 
@@ -167,6 +172,8 @@ def _write_small_files(
     if beside.metadata is not None:
         (folder / what.metadata).parent.mkdir(parents=True, exist_ok=True)
         write_json(folder / what.metadata, beside.metadata)
+    if beside.robot is not None:
+        beside.robot.to_yaml(folder / ROBOT)
     if beside.tokenizer is not None:
         beside.tokenizer(folder / what.tokenizer)
     for file in beside.files:

@@ -22,7 +22,6 @@ from wam.checkpoints.model_folder import ROBOT
 from wam.cli.train import Run, run
 from wam.flow.noise import NoiseConfig
 from wam.model.precision import Precision
-from wam.robot.released import TAGS
 from wam.train.config import AdaptConfig, OptimizerConfig, TrainConfig, ValidationConfig, WandbConfig, WindowConfig
 from wam.train.finetune import build_finetune
 from wam.train.parallel import Parallel, Processes
@@ -38,8 +37,9 @@ class FineTune:
     """LeRobot data set (a folder, or an id on the Hub), or a YAML file that mixes several; see `wam.train.sources`."""
     out: Path
     """Folder of the run: model/, checkpoints/, log.jsonl, loss.png."""
-    robot: str
-    """A YAML file, a shipped name, or the tag of a robot that the weights know, such as oxe_droid."""
+    robot: str | None = None
+    """A YAML file, a shipped name, or the tag of a robot that the weights know, such as oxe_droid. A YAML file of data
+    sets names its own."""
     revision: str | None = None
     """Commit of a data set on the Hub."""
     rank: int = 16
@@ -91,12 +91,20 @@ class FineTune:
         return TrainConfig(
             **{field.name: getattr(self, field.name) for field in fields(self) if field.name in known},
             init=Path(self.base),
-            embodiment=TAGS.get(self.robot, self.robot),
+            embodiment=self._embodiment(),
             adapt=AdaptConfig("lora", self.rank, self.alpha, statistics=self.statistics),
             windows=WindowConfig(self.chunks, gap_probability=0.0, validation_share=self.validation_share),
             validation=ValidationConfig(self.validation_windows, steps=(), samples=0),
             text_dropout=0.0,  # guidance compares with a negative prompt, not with none
         )
+
+    def _embodiment(self) -> str:
+        """Raises ValueError for a robot that is missing, or said twice."""
+        mixed = self.data.suffix in {".yaml", ".yml"}
+        if mixed != (self.robot is None):
+            asked = f"{self.data} names the robots itself; leave it out" if mixed else "say whose data they are"
+            raise ValueError(f"--robot is {self.robot}: {asked}")
+        return self.robot or ""
 
 
 def main(config: FineTune) -> None:

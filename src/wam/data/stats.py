@@ -20,6 +20,9 @@ QUANTILES: Mapping[str, float] = {"q01": 0.01, "q10": 0.10, "q50": 0.50, "q90": 
 MAX_IMAGES = 32
 """Pictures of one episode that enter its statistics."""
 
+MOST_VECTORS = 20_000_000
+"""Actions that a robot's statistics are taken of at most: some gigabytes while they are sorted."""
+
 FeatureStats = dict[str, np.ndarray]
 """`min max mean std count q01 q10 q50 q90 q99` of one feature; `count` has shape (1,)."""
 
@@ -103,13 +106,17 @@ def robot_statistics(embodiment: Embodiment, episodes: Iterable[tuple[np.ndarray
     """What scales a robot's states and actions, from pairs of states (T, S) and actions (T, A), one per episode.
 
     Where an action is relative, its statistics are those of the differences to the state at the start of the chunk,
-    pooled over every chunk that fits into an episode and over all places in it, as the released code pools them.
+    pooled over every chunk that fits into an episode and over all places in it, as the released code pools them. Where
+    that is more than `MOST_VECTORS` actions, every second, third, ... episode counts.
+
     Raises NonFiniteError if a value is NaN or infinite, ValueError without episodes.
     """
     pairs = [(np.asarray(state), np.asarray(action)) for state, action in episodes]
     if not pairs:
         raise ValueError(f"embodiment {embodiment.name!r}: no episode with actions to take statistics from")
     relative = any(part.relative for part in embodiment.action)
+    vectors = sum(len(state) for state, _ in pairs) * (embodiment.actions_per_chunk if relative else 1)
+    pairs = pairs[:: max(1, -(-vectors // MOST_VECTORS))]
     learned = [_as_learned(embodiment, state, action, relative) for state, action in pairs]
     states, actions = (np.concatenate(parts) for parts in zip(*learned, strict=True))
     state, action = VectorStats.of(states, STATE), VectorStats.of(actions, ACTION)

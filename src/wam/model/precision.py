@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 
 Precision = Literal["auto", "bf16", "float32"]
-"""Weights stay float32; `bf16` computes under autocast, `auto` does so where that is faster."""
+"""Weights that learn stay float32; `bf16` computes under autocast, `auto` does so where that is faster."""
 
 CPU_INSTRUCTIONS = ("amx_bf16", "avx512_bf16", "bf16", "sve_bf16")  # Intel and AMD; ARM
 

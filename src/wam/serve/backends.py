@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from wam.checkpoints.model_folder import CONFIG, is_adapter, read_config
+from wam.checkpoints.model_folder import CONFIG, read_config
 from wam.checkpoints.recognise import read_fields
 from wam.checkpoints.source import resolve as resolve_source
 from wam.engine.engine import Engine
@@ -137,7 +137,7 @@ def locate(checkpoint: str) -> Located:
 
 
 def _is_ours(folder: Path) -> bool:
-    return is_adapter(folder) or {"transformer", "latent"} <= read_fields(folder / CONFIG).keys()
+    return {"transformer", "latent"} <= read_fields(folder / CONFIG).keys()  # an adapter to ours says so, too
 
 
 def _digest(folder: Path) -> str:

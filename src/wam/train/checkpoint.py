@@ -2,7 +2,7 @@
 
     checkpoints/step-00001234/weights.safetensors  averaged.safetensors  optimizer.safetensors  progress.json
 
-What learns is in there, and nothing else: a LoRA run's checkpoint has megabytes. No random state is: what is random in
+What learns is in there, and nothing else: a LoRA run's checkpoint is small. No random state is: what is random in
 training follows from seed, step and window (`wam.train.chance`).
 """
 

@@ -16,23 +16,23 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
-from torch import Tensor
 
 from wam.checkpoints.checked import checked_transformer
 from wam.checkpoints.errors import ForeignCheckpointError, MissingPartError
 from wam.checkpoints.load import PublishedModel, load_published, load_text_encoder
 from wam.checkpoints.lora import Adapter
-from wam.checkpoints.model_folder import save_robot_adapter
+from wam.checkpoints.model_folder import read_robot, save_robot_adapter
 from wam.checkpoints.recognise import PARTS
 from wam.checkpoints.source import Source, resolve
 from wam.checkpoints.statistics import read_metadata, robot_of
 from wam.data.lerobot_reader import LeRobotDataset
-from wam.data.mixture import Member
+from wam.data.mixture import Member, Mixture
 from wam.data.picture_rows import PictureRows
 from wam.data.windows import Frames
 from wam.encoders import FRAMES_PER_LATENT
-from wam.encoders.text import TextEncoder, text_features
+from wam.encoders.text import Prompts
 from wam.encoders.umt5 import TEXT_LEN
 from wam.engine.load_released import canvas_of
 from wam.model.config import TransformerConfig
@@ -41,7 +41,7 @@ from wam.robot.released import TAGS, released_prompt
 from wam.train.adapt import choose_what_learns
 from wam.train.config import TrainConfig
 from wam.train.parallel import Processes
-from wam.train.sources import DataEntry, held_out, members_of, open_entries, robots_of
+from wam.train.sources import DataEntry, Opened, held_out, members_of, open_entries, robots_of
 from wam.train.start import require_same_robot
 from wam.train.trackers import check_trackers
 from wam.train.trainer import Trainer
@@ -50,6 +50,7 @@ from wam.world_action_model import WorldActionConfig, WorldActionModel
 
 logger = logging.getLogger(__name__)
 SLOT = 0  # published weights have one codec for all robots
+Z_21, FACTOR_21 = 16, 8  # channels of a latent of Wan 2.1's VAE, and pixels of its cells
 
 
 def build_finetune(
@@ -61,29 +62,31 @@ def build_finetune(
 
     progress: called with (bytes read, bytes in all) while the transformer is loaded.
 
-    Raises a `CheckpointError` for weights that cannot act, EmbodimentError for a robot that does not fit them.
+    Raises a `CheckpointError` for weights that cannot act, EmbodimentError or DatasetError for data that do not fit
+    them, all before anything large is loaded.
     """
     check_trackers(config.track)
     assert config.init is not None, "the command asks for it"
     processes = processes or Processes(config.precision)
     with processes.main_first():  # what has to be downloaded, one of them downloads
         opened, place = open_entries(config, pictures), resolve(config.init)
-    robot = _known_robot(place, _network_of(place), robots_of(config, opened), config)
+    robot = _robot_of(config, opened, place)
     members = members_of(opened, (robot,), config.windows.labelled_part)
+    validation = held_out(config, opened, members)
+    Mixture(members, config.batch * config.optimizer.accumulate, config.seed)  # does every data set get a window?
     prompts = _prompts(members, place, processes)
-    model = _load(place, config, processes, progress)
+    torch.manual_seed(config.seed)  # action modules that the weights lack begin at random
+    model = _load(place, processes, progress)
     encoder = _encoder(model, processes.device)
-    training = [replace(member, encode=encoder) for member in members]
-    validation = held_out(config, opened, training)
     learner = _learner(config, model, robot, encoder)
-    torch.manual_seed(config.seed)
     adapter = choose_what_learns(learner, config.adapt, [SLOT])
     assert adapter is not None, "the command trains adapters"
     for weight in learner.parameters():
         if weight.requires_grad:  # in full precision, over a base that may be stored in less
             weight.data = weight.data.float()
-    save = partial(_save, adapter, robot, str(config.init))
-    return Trainer(config, learner, training, validation, prompts, save, processes)
+    training, held = ([replace(member, encode=encoder) for member in some] for some in (members, validation))
+    save = partial(_save, adapter, robot, _name_of(place))
+    return Trainer(config, learner, training, held, prompts, save, processes)
 
 
 def pictures(entry: DataEntry, dataset: LeRobotDataset, robot: Embodiment) -> Frames:
@@ -106,14 +109,8 @@ def _network_of(place: Source) -> TransformerConfig:
     return c
 
 
-def _load(
-    place: Source, config: TrainConfig, processes: Processes, progress: Callable[[int, int], None] | None
-) -> PublishedModel:
-    """Everything but the text encoder, where it trains.
-
-    A shard of FSDP2 wants numbers of one type, so its base is in float32; else it is in the type that it computes in.
-    """
-    whole = config.parallel == "fsdp2" and processes.world > 1
+def _load(place: Source, processes: Processes, progress: Callable[[int, int], None] | None) -> PublishedModel:
+    """Everything but the text encoder, in the type that it computes in."""
 
     def watch(part: str, done: int, total: int) -> None:
         if progress is not None and part == "transformer":
@@ -122,9 +119,9 @@ def _load(
     return load_published(
         place,
         components=[part for part in PARTS if part != "text_encoder"],
-        dtype=torch.float32 if whole else processes.dtype,
-        device="cpu" if whole else processes.device,
-        places={"vae": processes.device, "image_encoder": processes.device},
+        dtype=processes.dtype,
+        device=processes.device,
+        places={"transformer": "cpu"} if processes.world > 1 else {},  # there it may be cut into shards first
         progress=watch,
     )
 
@@ -133,16 +130,10 @@ def _learner(config: TrainConfig, model: PublishedModel, robot: Embodiment, enco
     """The published transformer under our objective."""
     c, tokenizer = model.config, encoder.tokenizer
     height, width = encoder.canvas_size or (robot.canvas_height, robot.canvas_width)
-    factor = tokenizer.spatial_factor
-    if height % factor or width % factor:
-        raise EmbodimentError(
-            f"embodiment {robot.name!r}: its canvas of {height} x {width} cannot be cut into latents of {factor} x "
-            f"{factor} pixels; choose another view_height or view_width"
-        )
     described = WorldActionConfig(
         transformer=c,
         embodiments=(robot,),
-        latent=(tokenizer.z_channels, height // factor, width // factor),
+        latent=(tokenizer.z_channels, height // tokenizer.spatial_factor, width // tokenizer.spatial_factor),
         noise=config.noise,
         video_weight=config.video_weight,
         text_len=TEXT_LEN,
@@ -156,7 +147,7 @@ def _learner(config: TrainConfig, model: PublishedModel, robot: Embodiment, enco
 
 def _encoder(model: PublishedModel, device: torch.device) -> WindowEncoder:
     c, tokenizer, image = model.config, model.vae, model.image_encoder
-    assert tokenizer is not None  # looked for above
+    assert tokenizer is not None  # looked for in `_network_of`
     look = None if image is None or c.image_dim is None else image.encode
     return WindowEncoder(tokenizer, look, c.in_channels > tokenizer.z_channels, device, canvas_of(tokenizer))
 
@@ -164,34 +155,55 @@ def _encoder(model: PublishedModel, device: torch.device) -> WindowEncoder:
 # ---------------------------------------------------------------- the robot and what is said
 
 
-def _known_robot(place: Source, c: TransformerConfig, found: Sequence[Embodiment], config: TrainConfig) -> Embodiment:
+def _robot_of(config: TrainConfig, opened: list[Opened], place: Source) -> Embodiment:
     """The robot of the data, as wide as the weights' vectors, scaled as the weights know it or as its data says.
 
-    Raises EmbodimentError naming what does not fit.
+    Raises EmbodimentError naming what does not fit, of any data set.
     """
+    c, known = _network_of(place), _known_to(place, opened)
+    for one in opened:
+        _require_fit(one, opened[0].embodiment, c)
+        if one.embodiment.name in known:
+            require_same_robot(known[one.embodiment.name], one.embodiment, "the weights know")
+    scaled = {name: robot.statistics for name, robot in known.items() if robot.statistics is not None}
+    found = robots_of(config, opened, scaled if config.adapt.statistics == "keep" else {})
     if len(found) != 1:
         names = [robot.name for robot in found]
-        raise EmbodimentError(
-            f"{config.data}: has the robots {names}; published weights have one codec, give one robot"
-        )
+        raise EmbodimentError(f"{config.data}: robots {names}; published weights have one codec, so give one robot")
     (robot,) = found
     for vector, needed, width in (("state", robot.state_dim, c.state_dim), ("action", robot.action_dim, c.action_dim)):
         if needed > width:
             raise EmbodimentError(
                 f"embodiment {robot.name!r}: its {vector} has {needed} dimensions, the weights have room for {width}"
             )
-    _require_chunk(robot, c)
-    robot = replace(robot, state_width=c.state_dim, action_width=c.action_dim)
+    return replace(robot, state_width=c.state_dim, action_width=c.action_dim)
+
+
+def _known_to(place: Source, opened: list[Opened]) -> dict[str, Embodiment]:
+    """Those robots of the data that the weights were trained for, by name, with the statistics of the weights."""
+    names, fitted = {one.embodiment.name for one in opened}, read_robot(place.folder)
     metadata = {} if place.found.metadata is None else read_metadata(place.found.metadata)
-    tag = next((tag for tag in metadata if TAGS.get(tag) == robot.name), None)
-    if tag is None:
-        return robot
-    known = robot_of(metadata, tag, place.name)
-    require_same_robot(known, robot, "the weights know")
-    if config.adapt.statistics == "recompute":
-        return robot
-    logger.info("%s: scaled by the statistics of %s in %s", robot.name, tag, place.name)
-    return replace(robot, statistics=known.statistics)
+    known = {TAGS[tag]: robot_of(metadata, tag, place.name) for tag in metadata if TAGS.get(tag) in names}
+    return known if fitted is None else {**known, fitted.name: fitted}
+
+
+def _require_fit(one: Opened, first: Embodiment, c: TransformerConfig) -> None:
+    """Chunk and canvas of a data set, and a look at its first picture."""
+    robot, pixels = one.embodiment, FACTOR_21 * c.patch
+    _require_chunk(robot, c)
+    size, expected = ((of.canvas_height, of.canvas_width) for of in (robot, first))
+    if size != expected:
+        raise EmbodimentError(
+            f"embodiment {robot.name!r}: its canvas is {size}, that of {first.name!r} {expected}; all data sets of a "
+            "run need the same"
+        )
+    if c.out_channels == Z_21 and any(side % pixels for side in size):
+        raise EmbodimentError(
+            f"embodiment {robot.name!r}: its canvas of {size[0]} x {size[1]} cannot be cut into patches of {pixels} x "
+            f"{pixels} pixels; choose another view_height or view_width"
+        )
+    begin = one.dataset.episode(int(one.training.episodes[0])).dataset_from_index
+    one.cache.anchor[np.array([begin])]  # raises what is wrong with its size
 
 
 def _require_chunk(robot: Embodiment, c: TransformerConfig) -> None:
@@ -205,17 +217,21 @@ def _require_chunk(robot: Embodiment, c: TransformerConfig) -> None:
             )
 
 
-def _prompts(members: Sequence[Member], place: Source, processes: Processes) -> Tensor:
-    """Features of all sentences of all members, (n, Lt, text_dim); the text encoder does not stay."""
+def _prompts(members: Sequence[Member], place: Source, processes: Processes) -> Prompts:
+    """Features of all sentences of all members; the text encoder does not stay."""
     said = []
     for member in members:
         assert member.embodiment is not None, "members_of says whose pictures they are"
         said += [released_prompt(member.embodiment, sentence) for sentence in member.source.sentences]
-    encoder: TextEncoder = load_text_encoder(place, dtype=processes.dtype, device=processes.device)
-    return text_features(encoder, said)
+    return Prompts(load_text_encoder(place, dtype=processes.dtype, device=processes.device), said, processes.dtype)
 
 
 # ---------------------------------------------------------------- what comes of it
+
+
+def _name_of(place: Source) -> str:
+    """What the adapter calls its base: a repository with its commit, or what was asked for."""
+    return place.asked if place.revision is None else f"{place.name}@{place.revision}"
 
 
 def _save(adapter: Adapter, robot: Embodiment, base: str, finished: WorldActionModel, folder: Path) -> None:

@@ -20,6 +20,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, get_args
 
 from wam.data.errors import DatasetError
@@ -32,7 +33,8 @@ from wam.data.mixture import Member
 from wam.data.stats import robot_statistics
 from wam.data.windows import EpisodeSelection, Frames, WindowSource, WindowSpec
 from wam.encoders.nano_tokenizer import NanoTokenizer
-from wam.robot.embodiment import Embodiment, EmbodimentError, load_embodiment
+from wam.robot.embodiment import Embodiment, EmbodimentError, Statistics, load_embodiment
+from wam.robot.released import TAGS
 from wam.robot.units import Units
 from wam.train.config import TrainConfig
 from wam.train.start import require_same_robot
@@ -98,17 +100,21 @@ def open_entries(config: TrainConfig, frames_of: FramesOf) -> list[Opened]:
     opened = []
     for entry in read_entries(config):
         dataset = LeRobotDataset(str(entry.data), revision=entry.revision, on_broken=entry.on_broken)
-        embodiment = load_embodiment(entry.embodiment)
+        embodiment = load_embodiment(TAGS.get(entry.embodiment, entry.embodiment))
         cache = frames_of(entry, dataset, embodiment)
         training = window_source(config, entry, dataset, cache, embodiment, "train")
         opened.append(Opened(entry, dataset, cache, embodiment, training))
     return opened
 
 
-def robots_of(config: TrainConfig, opened: list[Opened]) -> tuple[Embodiment, ...]:
+def robots_of(
+    config: TrainConfig, opened: list[Opened], known: Mapping[str, Statistics] = MappingProxyType({})
+) -> tuple[Embodiment, ...]:
     """Every robot that acts, once, with the statistics of all its data sets and vectors as wide as the widest robot's.
 
     Statistics are those of the training episodes that keep their actions: of no other does the model see a state.
+    known: robots that have theirs already.
+
     Raises EmbodimentError when nobody acts, or two data sets describe a robot of one name differently.
     """
     acting = [one for one in opened if not one.video_only]
@@ -121,15 +127,17 @@ def robots_of(config: TrainConfig, opened: list[Opened]) -> tuple[Embodiment, ..
         )
         for name in ("state_width", "action_width")
     }
-    known = []
+    described = []
     for robot in robots:
         own = [one for one in acting if one.embodiment.name == robot]
         for other in own[1:]:
             require_same_robot(own[0].embodiment, other.embodiment, f"{own[0].entry.data} has")
-        rows = [pair for one in own for pair in one.training.labelled_rows()]
-        statistics = robot_statistics(own[0].embodiment, rows)
-        known.append(replace(own[0].embodiment, statistics=statistics, **widths))
-    return tuple(known)
+        statistics = known.get(robot)
+        if statistics is None:
+            rows = [pair for one in own for pair in one.training.labelled_rows()]
+            statistics = robot_statistics(own[0].embodiment, rows)
+        described.append(replace(own[0].embodiment, statistics=statistics, **widths))
+    return tuple(described)
 
 
 def members_of(
@@ -168,7 +176,7 @@ def held_out(config: TrainConfig, opened: list[Opened], training: list[Member]) 
             for one, member in zip(opened, training, strict=True)
         ]
     except DatasetError as error:
-        raise DatasetError(f"{error}; --windows.validation-share 0 trains without validation") from error
+        raise DatasetError(f"{error}; a validation share of 0 trains without validation") from error
 
 
 def window_source(

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from wam.checkpoints.model_folder import CONFIG, load_model, tokenizer_of
-from wam.checkpoints.recognise import FORMAT, read_fields
+from wam.checkpoints.presets import PRESETS
+from wam.checkpoints.recognise import read_fields
 from wam.data.latent_cache import tokenizer_fingerprint
 from wam.encoders.nano_tokenizer import NanoTokenizer
 from wam.engine.load import resolve
@@ -24,6 +25,8 @@ from wam.robot.embodiment import Embodiment, EmbodimentError
 from wam.train.config import AdaptConfig, NetworkSize, TrainConfig
 from wam.world_action_model import WorldActionConfig, WorldActionModel
 
+OURS = {"transformer", "latent"}
+"""Fields of a config.json that `wam train` writes."""
 WHERE = ("camera_keys", "statistics", "state_width", "action_width")
 """What may differ between two descriptions of one robot: where numbers lie, how they are scaled and padded."""
 
@@ -41,9 +44,13 @@ class Start:
 
         Raises ValueError for weights that this project did not train.
         """
+        foreign = ValueError(f"--init {init}: no model of `wam train`; adapt published weights with `wam finetune`")
+        if str(init) in PRESETS:
+            raise foreign
         folder = resolve(init)
-        if (folder / CONFIG).is_file() and read_fields(folder / CONFIG).get("format") == FORMAT:
-            raise ValueError(f"--init {init}: are published weights; adapt them with `wam finetune {init} ...`")
+        fields = read_fields(folder / CONFIG)
+        if fields and not fields.keys() >= OURS:
+            raise foreign
         return cls(folder, load_model(folder))
 
     @property

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from wam.data.ahead import Ahead
 from wam.data.files import write_json
 from wam.data.mixture import Member, Mixture
+from wam.encoders.text import Prompts
 from wam.engine.compiled import compile_blocks
 from wam.model.codec import EmbodimentLinear
 from wam.train import chance, checkpoint
@@ -70,7 +71,7 @@ class Trainer:
         model: WorldActionModel,
         training: Sequence[Member],
         validation: Sequence[Member],
-        prompts: Tensor,
+        prompts: Tensor | Prompts,
         save_model: Callable[[WorldActionModel, Path], None],
         processes: Processes | None = None,
         dreamer: Callable[[WorldActionModel], Sample | None] | None = None,

@@ -33,6 +33,7 @@ from torch import Tensor
 
 from wam.data.mixture import Member, Mixture
 from wam.data.windows import WindowBatch, WindowIndex
+from wam.encoders.text import Prompts
 from wam.flow.noise import NoiseConfig, loss_weight
 from wam.flow.sampler import Sampler
 from wam.train.config import ValidationConfig
@@ -46,7 +47,7 @@ SMALLEST_WEIGHT = 1e-3  # a noise level that counts less in training is not meas
 def validate(
     model: WorldActionModel,
     held_out: Mixture,
-    prompts: Tensor,
+    prompts: Tensor | Prompts,
     config: ValidationConfig | None = None,
     batch: int = 32,
     seed: int = 0,
@@ -68,7 +69,7 @@ def score(
     model: WorldActionModel,
     held_out: Mixture,
     place: int,
-    prompts: Tensor,
+    prompts: Tensor | Prompts,
     config: ValidationConfig,
     batch: int = 32,
     seed: int = 0,

@@ -34,18 +34,27 @@ class WindowEncoder:
 
     @torch.no_grad()
     def __call__(self, windows: WindowBatch) -> WindowBatch:
-        video = self._video(windows)
-        latents = self.tokenizer.encode(video)
-        beside, image = None, None
-        if self.first_frame:
-            beside = first_frame_channels(self.tokenizer, video[:, :, :1], latents.shape[2]).float().cpu()
-        if self.image_encoder is not None:
-            looks = (video_to_frames(first) for first in video[:, :, :1])
-            image = torch.cat([self.image_encoder(look) for look in looks]).float().cpu()
-        latents = latents.float().cpu()
-        return replace(windows, anchor=latents[:, :, :1], video=latents[:, :, 1:], beside=beside, image=image)
+        pictures = pictures_of(windows)
+        with torch.autocast(self.device.type, enabled=False):  # in training and in validation alike
+            seen = [self._seen(one[None].to(self.device)) for one in pictures]  # one at a time: a VAE needs gigabytes
+        latents, beside, image = zip(*seen, strict=True)
+        video = torch.cat(latents)
+        return replace(
+            windows, anchor=video[:, :, :1], video=video[:, :, 1:], beside=_joined(beside), image=_joined(image)
+        )
 
-    def _video(self, windows: WindowBatch) -> Tensor:
-        """(B, 3, 1 + 4 M K, H, W) in [-1, 1], on the device."""
-        video = to_unit_range(pictures_of(windows).to(self.device))
-        return video if self.canvas_size is None else resize_video(video, *self.canvas_size)
+    def _seen(self, pictures: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Latents, channels beside them and features of the first picture, of one window (1, 3, T, H, W) of uint8."""
+        video = to_unit_range(pictures)
+        if self.canvas_size is not None:
+            video = resize_video(video, *self.canvas_size)
+        latents, first = self.tokenizer.encode(video), video[:, :, :1]
+        beside = first_frame_channels(self.tokenizer, first, latents.shape[2]) if self.first_frame else None
+        image = None if self.image_encoder is None else self.image_encoder(video_to_frames(first)[0])
+        return latents.float().cpu(), beside, image
+
+
+def _joined(parts: tuple[Tensor | None, ...]) -> Tensor | None:
+    """One tensor on the CPU; None where there is nothing."""
+    found = [part.float().cpu() for part in parts if part is not None]
+    return torch.cat(found) if found else None
