@@ -45,7 +45,7 @@ def learned(device: str, config: WorldActionConfig) -> tuple[float, dict[str, Te
     """Loss and gradients of one batch."""
     model = tiny_model(config).to(device)
     windows, text = tiny_windows(batch=2, chunks=4, config=config)
-    moved = replace(windows, **{name: value.to(device) for name, value in vars(windows).items()})
+    moved = replace(windows, **{name: x.to(device) for name, x in vars(windows).items() if x is not None})
     losses = model.loss(moved, text.to(device), torch.Generator().manual_seed(0))
     losses.total.backward()
     return losses.total.item(), {n: p.grad.cpu() for n, p in model.named_parameters() if p.grad is not None}
