@@ -113,8 +113,7 @@ def test_padding_is_finite_and_invalid(dataset: LeRobotDataset, cache: LatentCac
 def test_shapes_and_types(dataset: LeRobotDataset, cache: LatentCache) -> None:
     windows = source(dataset, cache)
     batch = windows.collate(next(WindowSampler(windows, batch_size=6)))
-    assert batch.beside is None and batch.image is None  # published models have them
-    shapes = {name: (tuple(x.shape), x.dtype) for name, x in vars(batch).items() if x is not None}
+    shapes = {name: (tuple(x.shape), x.dtype) for name, x in batch.tensors().items()}
     assert shapes == {
         "anchor": ((6, 5, 1, 8, 16), torch.float32),
         "video": ((6, 5, M, 8, 16), torch.float32),

@@ -106,7 +106,7 @@ def test_every_batch_holds_every_member_in_its_own_units_and_slot(run: Run) -> N
 
 
 def slice_of(batch: WindowBatch, rows: slice) -> WindowBatch:
-    return replace(batch, **{name: x[rows] for name, x in vars(batch).items() if x is not None})
+    return replace(batch, **{name: x[rows] for name, x in batch.tensors().items()})
 
 
 def test_losses_are_reported_for_each_robot_and_the_codecs_learn(run: Run) -> None:

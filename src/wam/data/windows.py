@@ -22,7 +22,7 @@ what its chunk can teach: the actions after it answer a push that nobody could f
 import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 import numpy as np
@@ -245,10 +245,13 @@ class WindowBatch:
     beside: Tensor | None = None
     image: Tensor | None = None
 
+    def tensors(self) -> dict[str, Tensor]:
+        """What there is, by name."""
+        return {name: value for name, value in vars(self).items() if value is not None}
+
     def to(self, device: torch.device | str) -> "WindowBatch":
         """The same batch on another device."""
-        found = {field.name: getattr(self, field.name) for field in fields(self)}
-        return replace(self, **{name: x.to(device) for name, x in found.items() if x is not None})
+        return replace(self, **{name: x.to(device) for name, x in self.tensors().items()})
 
 
 def in_model_units(batch: WindowBatch, units: Units, slot: int = 0) -> WindowBatch:
