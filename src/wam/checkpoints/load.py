@@ -49,8 +49,8 @@ class PublishedModel:
     """Everything that a checkpoint holds, ready to run. A component is None when it was not asked for, or not there.
 
     metadata: statistics of robots as DreamZero writes them, {} for plain video models.  fitted: the robot that the
-    weights were adapted to, if they were.  identity: names the weights of
-    the transformer (`wam.checkpoints.identity`), modules that started untrained left out.
+    weights were adapted to, if they were.  identity: names the weights of the transformer (`wam.checkpoints.identity`),
+    modules that started untrained left out.
     """
 
     transformer: Transformer

@@ -79,13 +79,18 @@ def recognise(path: Path) -> Recognised:
     fields = read_fields(path / CONFIG) if path.is_dir() else {}
     if fields.get("format") == FORMAT:
         return _folders(path, "wam", fields, "wan")
-    if {"transformer", "latent"} <= fields.keys() and not (path / PEFT_CONFIG).is_file():
+    if describes_ours(fields) and not (path / PEFT_CONFIG).is_file():
         return _nano(path, fields)
     if _names_a_folder(path, "transformer"):
         return _folders(path, "diffusers", fields, "diffusers")
     if path.is_dir() and _original_file(path, "transformer") is not None:
         return _original(path, fields)
     return _by_names(path, fields)
+
+
+def describes_ours(fields: Mapping[str, Any]) -> bool:
+    """Whether this is the config.json of a model of `wam train`, whole or an adapter."""
+    return fields.keys() >= {"transformer", "latent"}
 
 
 def read_fields(file: Path) -> dict[str, Any]:

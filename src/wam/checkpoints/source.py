@@ -16,7 +16,7 @@ from typing import Any
 
 from huggingface_hub import snapshot_download
 
-from wam.checkpoints.errors import SourceNotFoundError
+from wam.checkpoints.errors import MissingPartError, SourceNotFoundError
 from wam.checkpoints.licence import Licence, licence_of
 from wam.checkpoints.model_folder import SHIPPED
 from wam.checkpoints.presets import PRESETS
@@ -57,6 +57,13 @@ class Source:
     def folder(self) -> Path:
         path = self.found.path
         return path if path.is_dir() else path.parent
+
+
+def require_parts(place: Source, parts: Collection[str], so: str) -> None:
+    """Raises MissingPartError naming the first of these parts that the weights lack. so: what follows from that."""
+    missing = [part for part in parts if part not in place.found.pieces]
+    if missing:
+        raise MissingPartError(f"{place.asked}: has no {missing[0]}, so it cannot {so}; see wam inspect")
 
 
 def resolve(

@@ -12,13 +12,12 @@ from typing import Literal, cast
 
 import torch
 
-from wam.checkpoints.errors import MissingPartError
 from wam.checkpoints.identity import identity
 from wam.checkpoints.load import Progress, PublishedModel, load_published, load_text_encoder, silent
 from wam.checkpoints.lora import load_adapter
 from wam.checkpoints.model_folder import published_base, read_robot
 from wam.checkpoints.recognise import PARTS
-from wam.checkpoints.source import Source, resolve
+from wam.checkpoints.source import Source, require_parts, resolve
 from wam.encoders.text import TextEncoder
 from wam.encoders.umt5 import TEXT_LEN
 from wam.encoders.video import VideoTokenizer
@@ -133,9 +132,7 @@ def load_released(
     if adapter is not None:
         place = resolve(published_base(adapter))
         _require_beside(fit, adapter)
-    missing = [part for part in ("vae", "text_encoder") if part not in place.found.pieces]
-    if missing:
-        raise MissingPartError(f"{source}: has no {missing[0]}, so it cannot act; see wam inspect")
+    require_parts(place, ("vae", "text_encoder"), "act")
     components = [part for part in PARTS if part != "text_encoder" or fit.text != "drop"]
     model = load_published(
         place, components=components, dtype=fit.dtype(device), device=device, places=fit.places(), progress=progress

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wam.checkpoints.model_folder import CONFIG, read_config
-from wam.checkpoints.recognise import read_fields
+from wam.checkpoints.recognise import describes_ours, read_fields
 from wam.checkpoints.source import resolve as resolve_source
 from wam.engine.engine import Engine
 from wam.engine.load import load_policy, resolve
@@ -137,7 +137,7 @@ def locate(checkpoint: str) -> Located:
 
 
 def _is_ours(folder: Path) -> bool:
-    return {"transformer", "latent"} <= read_fields(folder / CONFIG).keys()  # an adapter to ours says so, too
+    return describes_ours(read_fields(folder / CONFIG))
 
 
 def _digest(folder: Path) -> str:

@@ -20,12 +20,12 @@ import numpy as np
 import torch
 
 from wam.checkpoints.checked import checked_transformer
-from wam.checkpoints.errors import ForeignCheckpointError, MissingPartError
+from wam.checkpoints.errors import ForeignCheckpointError
 from wam.checkpoints.load import PublishedModel, load_published, load_text_encoder
 from wam.checkpoints.lora import Adapter
 from wam.checkpoints.model_folder import read_robot, save_robot_adapter
 from wam.checkpoints.recognise import PARTS
-from wam.checkpoints.source import Source, resolve
+from wam.checkpoints.source import Source, require_parts, resolve
 from wam.checkpoints.statistics import read_metadata, robot_of
 from wam.data.lerobot_reader import LeRobotDataset
 from wam.data.mixture import Member, Mixture
@@ -103,9 +103,7 @@ def _network_of(place: Source) -> TransformerConfig:
         raise ForeignCheckpointError(f"{place.asked}: is a model of `wam train`; adapt it with `wam train --init`")
     c = checked_transformer(place).config
     needed = ("vae", "text_encoder") if c.image_dim is None else ("vae", "text_encoder", "image_encoder")
-    missing = [part for part in needed if part not in place.found.pieces]
-    if missing:
-        raise MissingPartError(f"{place.asked}: has no {missing[0]}, so it cannot be adapted; see wam inspect")
+    require_parts(place, needed, "be adapted")
     return c
 
 

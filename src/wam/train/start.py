@@ -17,7 +17,7 @@ from torch import Tensor
 
 from wam.checkpoints.model_folder import CONFIG, load_model, tokenizer_of
 from wam.checkpoints.presets import PRESETS
-from wam.checkpoints.recognise import read_fields
+from wam.checkpoints.recognise import describes_ours, read_fields
 from wam.data.latent_cache import tokenizer_fingerprint
 from wam.encoders.nano_tokenizer import NanoTokenizer
 from wam.engine.load import resolve
@@ -25,8 +25,6 @@ from wam.robot.embodiment import Embodiment, EmbodimentError
 from wam.train.config import AdaptConfig, NetworkSize, TrainConfig
 from wam.world_action_model import WorldActionConfig, WorldActionModel
 
-OURS = {"transformer", "latent"}
-"""Fields of a config.json that `wam train` writes."""
 WHERE = ("camera_keys", "statistics", "state_width", "action_width")
 """What may differ between two descriptions of one robot: where numbers lie, how they are scaled and padded."""
 
@@ -49,7 +47,7 @@ class Start:
             raise foreign
         folder = resolve(init)
         fields = read_fields(folder / CONFIG)
-        if fields and not fields.keys() >= OURS:
+        if fields and not describes_ours(fields):
             raise foreign
         return cls(folder, load_model(folder))
 
